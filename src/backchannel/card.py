@@ -1,0 +1,125 @@
+"""Cards: what a method says of itself, and how methods are found.
+
+Every method's file holds a `CARD`. Its key is the file's name, its family the folder's, its factory the public
+function of the same name; nothing is registered by hand. `discover` walks the package and imports what it
+finds; `index` reads the list that `make sync` generated, and imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+FAMILIES = (
+    "online",
+    "games",
+    "rl",
+    "preference",
+    "language",
+    "communication",
+    "distributed",
+    "continual",
+    "recommend",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a method says of itself.
+
+    Attributes:
+        name: as the paper writes it.
+        summary: one line: what it does, for whom.
+        paper: key in refs.bib of the paper that the file follows.
+        row: id in the list of papers that the library sets out to cover; None for a classical reference.
+        topics: a few tags from docs/glossary.md.
+        feedback: what it needs: "bandit", "full", "graph", "asked", "reward", "comparison", "critique", "gradient" ...
+        protocol: "learner", "objective", "exchange", "agent" or "artefact": what its factory returns.
+        engine: "numba", "jax", "torch", "async" or "none".
+        neighbour: key of the nearest method: the one to try instead, and the one its contrast test is against.
+        example: arguments with which the battery instantiates it.
+        context: what a learner's `context` is: "none", "rows" (float64[arms, dimension]) or "sparse"
+            (parts/sparse.py); a learner with "none" ignores it.
+        strength: "simple", "default" or "strong" among those with the same feedback.
+        extras: optional dependencies that it needs, as in `pip install backchannel[torch]`.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    topics: tuple[str, ...]
+    feedback: tuple[str, ...]
+    protocol: str
+    engine: str
+    neighbour: str
+    example: dict[str, Any]
+    row: int | None = None
+    context: str = "none"
+    strength: str = "default"
+    extras: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A card in its place."""
+
+    key: str
+    family: str
+    card: Card
+    module: ModuleType
+
+    @property
+    def factory(self) -> Callable[..., Any]:
+        """The public function: named as the file."""
+        function: Callable[..., Any] = getattr(self.module, self.key)
+        return function
+
+    def example(self) -> Any:
+        """What the factory makes of the card's example arguments."""
+        return self.factory(**self.card.example)
+
+
+def discover(family: str | None = None, engine: str | None = None) -> Iterator[Method]:
+    """Import every method (of a family) and yield it, sorted by family and key.
+
+    With `engine`, only files that `index` lists with that engine are imported.
+    """
+    listed = {entry["key"]: entry for entry in index()} if engine else {}
+    for each in FAMILIES if family is None else (family,):
+        package = importlib.import_module(f"backchannel.{each}")
+        for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            if found.name in ("claims", "tests") or found.name.startswith("_"):
+                continue
+            if engine and found.name in listed and listed[found.name]["engine"] != engine:
+                continue
+            module = importlib.import_module(f"{package.__name__}.{found.name}")
+            if not hasattr(module, "CARD"):
+                raise TypeError(f"{module.__name__} lies among methods but has no CARD")
+            if engine is None or module.CARD.engine == engine:
+                yield Method(found.name, each, module.CARD, module)
+
+
+def find(key: str) -> Method:
+    """The method with this key, its module imported; KeyError with the nearest keys if there is none."""
+    for entry in index():
+        if entry["key"] == key:
+            module = importlib.import_module(f"backchannel.{entry['family']}.{key}")
+            return Method(key, entry["family"], module.CARD, module)
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, [entry["key"] for entry in index()], n=3, cutoff=0.3)
+    raise KeyError(f"no method is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def index() -> list[dict[str, Any]]:
+    """What `make sync` wrote of every card: plain facts and the computed status. Imports no method."""
+    text = resources.files("backchannel").joinpath("index.json").read_bytes()
+    entries: list[dict[str, Any]] = msgspec.json.decode(text)
+    return entries

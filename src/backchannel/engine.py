@@ -1,0 +1,132 @@
+"""The numba engine: plain functions compiled once, and cached by what they say.
+
+A method writes `act`, `update` and their helpers as ordinary functions under `@compiled`. The loop that
+runs them (`loop.py`) is a template whose free names are those functions. `bind` fills the template in:
+
+1. *fingerprint*: a hash of each function's bytecode, constants, and, recursively, of every compiled
+   function and constant that it uses;
+2. the template is written to the cache folder under that hash and imported with the functions as globals;
+3. numba compiles it and keeps the machine code beside it.
+
+So a method compiles once on a machine, changing one line of a helper compiles exactly what uses it, and a
+new value of a parameter compiles nothing, since parameters are data in the State. (Numba's own cache looks
+only at the time stamp of the file that holds the outer function, and cannot cache a loop that receives
+functions as arguments; both are why this file exists.)
+
+With `NUMBA_DISABLE_JIT=1` everything here is plain Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_bound: dict[str, types.ModuleType] = {}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Compile `function` on first use (no Python objects, no GIL; division by zero gives inf or nan)."""
+    return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def cache_folder() -> Path:
+    """Where compiled loops are kept: `$BACKCHANNEL_CACHE`, else `$XDG_CACHE_HOME/backchannel`."""
+    explicit = os.environ.get("BACKCHANNEL_CACHE")
+    base = explicit or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "backchannel")
+    try:
+        Path(base).mkdir(parents=True, exist_ok=True)
+        if os.access(base, os.W_OK):
+            return Path(base)
+    except OSError:
+        pass  # a read-only home: this process compiles into a folder of its own
+    return Path(tempfile.mkdtemp(prefix="backchannel-"))
+
+
+def bind(template: str, functions: Mapping[str, Any], states: Iterable[Any]) -> types.ModuleType:
+    """Return `template` as a module whose free names are `functions`, its `@compiled` functions cached.
+
+    `states` are the NamedTuples that it will be called with: their names and fields are part of the hash. Two
+    calls with functions that say the same give the same module: nothing is compiled twice.
+    """
+    digest = hashlib.sha256(template.encode())
+    digest.update(f"{numba.__version__} {np.__version__} {sys.version_info[:3]}".encode())
+    for state in states:
+        digest.update(_describe(type(state)).encode())
+    for name in sorted(functions):
+        digest.update(name.encode())
+        _hash_function(functions[name], digest, set())
+    key = digest.hexdigest()[:24]
+    if key not in _bound:
+        _bound[key] = _import(template, functions, key)
+    return _bound[key]
+
+
+def _import(template: str, functions: Mapping[str, Any], key: str) -> types.ModuleType:
+    path = cache_folder() / f"loop_{key}.py"
+    if not path.exists():
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_text(template)
+        beside.replace(path)
+    spec = importlib.util.spec_from_file_location(f"backchannel_loop_{key}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__.update(functions)
+    module.__dict__["compiled"] = numba.njit(cache=True, **_OPTIONS)
+    sys.modules[spec.name] = module  # numba's cache looks its functions' module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _hash_function(function: Any, digest: Any, seen: set[int]) -> None:
+    if isinstance(function, types.ModuleType):
+        digest.update(function.__name__.encode())
+        return
+    function = getattr(function, "py_func", function)
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    _hash_code(function.__code__, digest)
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    names = [name for name in _names(function.__code__) if name in function.__globals__]
+    for value in [function.__defaults__, *cells, *(function.__globals__[name] for name in names)]:
+        if hasattr(value, "py_func") or isinstance(value, types.FunctionType):
+            _hash_function(value, digest, seen)
+        elif isinstance(value, np.ndarray):
+            digest.update(value.dtype.str.encode() + value.tobytes())
+        elif isinstance(value, type):
+            digest.update(_describe(value).encode())
+        elif isinstance(value, types.ModuleType):
+            digest.update(value.__name__.encode())
+        else:
+            digest.update(repr(value).encode())
+
+
+def _describe(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}{getattr(kind, '_fields', '')}"
+
+
+def _hash_code(code: types.CodeType, digest: Any) -> None:
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _hash_code(constant, digest)
+        elif not isinstance(constant, str) or constant != code.co_consts[0]:  # not the docstring
+            digest.update(repr(constant).encode())
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
+    return [*code.co_names, *inner]

@@ -1,0 +1,251 @@
+"""The loop: a learner, a task and a channel between them; one run, or many replicates at once.
+
+    from backchannel import play
+    result = play(exp3(arms=10, horizon=100_000), bernoulli(means), horizon=100_000, replicates=100)
+    result.curves["regret"].mean(axis=0)      # one number for each of result.rounds
+
+A replicate is a pure function of (learner, task, channel, horizon, seed): replicates run in threads, and are the
+same, to the last bit, as the runs one by one. `Run` is one replicate that can be stopped, saved and resumed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backchannel.arrays import read_arrays, write_arrays
+from backchannel.base import NEVER, Channel, Learner, Meter, State, Task
+from backchannel.channels.hide import bandit
+from backchannel.engine import bind
+from backchannel.meters.count import switches
+from backchannel.meters.regret import pseudo_regret
+
+METERS: Mapping[str, Meter] = {"regret": pseudo_regret(), "switches": switches()}
+
+_LOOP = '''
+@compiled
+def advance(learner, task, hidden, corruption, delivery, trace, told, start, stop, rng):
+    """Rounds start..stop-1: show, act, observe, and deliver what has arrived."""
+    at_once = trace.order.shape[0] == 0
+    for t in range(start, stop):
+        seen = context(task, t)
+        action, propensity = act(learner, seen, rng)
+        trace.actions[t] = action
+        trace.propensities[t] = propensity
+        OBSERVE
+        if at_once:
+            update(learner, seen, action, propensity, feedback)
+            continue
+        trace.stored[t] = feedback
+        due = trace.delivered[0]
+        while due < trace.order.shape[0] and trace.arrival[trace.order[due]] <= t:
+            s = trace.order[due]
+            late = deliver(delivery, trace.stored, s)
+            update(learner, context(task, s), trace.actions[s], trace.propensities[s], late)
+            due += 1
+        trace.delivered[0] = due
+'''
+
+_ONE = '''
+        feedback = np.nan
+        if reveals(hidden, learner, action, action):
+            feedback = corrupt(corruption, t, loss(task, t, action))
+            trace.queries[t] = 1
+'''
+
+_MANY = '''
+        for arm in range(told.shape[0]):
+            told[arm] = np.nan
+            if reveals(hidden, learner, action, arm):
+                told[arm] = loss(task, t, arm)
+                trace.queries[t] += 1
+        feedback = corrupt(corruption, t, told)
+'''
+
+_METER = '''
+@compiled
+def measure(task, memory, expected, trace, out):
+    """One pass over the decisions: what every arm would have cost, then what the meter makes of it."""
+    for t in range(out.shape[0]):
+        for arm in range(expected.shape[0]):
+            expected[arm] = mean(task, t, arm)
+        out[t] = step(memory, t, context(task, t), trace.actions[t], expected, trace.queries[t])
+'''
+
+
+class Trace(NamedTuple):
+    """What a run did: decisions in order, and the feedback on its way. `order` is empty when all comes at once."""
+
+    actions: np.ndarray  # int64[horizon]
+    propensities: np.ndarray  # float64[horizon]
+    queries: np.ndarray  # int64[horizon]: how many losses the channel revealed
+    stored: np.ndarray  # float64[horizon] or [horizon, width]: feedback, as the channel let it through
+    arrival: np.ndarray  # int64[horizon]: the round at whose end it is delivered
+    order: np.ndarray  # int64[deliveries]: decisions by arrival
+    delivered: np.ndarray  # int64[1]: how many of `order` were delivered
+
+
+class Result(NamedTuple):
+    """Replicates side by side: `curves[name]` is float64[replicates, len(rounds)], cumulative at each round."""
+
+    rounds: np.ndarray
+    curves: dict[str, np.ndarray]
+    final_states: list[State]
+
+    def final(self, name: str = "regret") -> np.ndarray:
+        """The last column of a curve: float64[replicates]."""
+        return self.curves[name][:, -1]
+
+
+class Run:
+    """One replicate in steps: `advance(n)`, look, `save(path)`, and `Run.load` to go on to the last bit.
+
+    `seed` feeds three streams: the learner's choices, the channel's schedule and the task's luck. The task's
+    does not depend on the learner, so that learners with one seed meet the same losses.
+    """
+
+    def __init__(self, learner: Learner, task: Task, horizon: int, seed: int = 0, channel: Channel | None = None):
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, not {horizon}")
+        self.learner, self.horizon, self.seed = learner, horizon, seed
+        self.channel = channel if channel is not None else bandit()
+        choices, schedule, luck = np.random.SeedSequence(seed).spawn(3)
+        self.task = task._replace(state=task.reseed(task.state, int(luck.generate_state(1, np.uint64)[0])))
+        self.rng = np.random.Generator(np.random.PCG64(choices))
+        self.state = copy_state(learner.state)
+        self.round = 0
+        self.trace = _new_trace(self.channel, horizon, np.random.Generator(np.random.PCG64(schedule)))
+        self._advance = self._bind()
+
+    def advance(self, rounds: int | None = None) -> Run:
+        """Play `rounds` more rounds (default: to the horizon)."""
+        stop = self.horizon if rounds is None else min(self.horizon, self.round + rounds)
+        channel = self.channel
+        states = (self.state, self.task.state, channel.hidden, channel.corruption, channel.delivery)
+        told = np.empty(channel.width)
+        self._advance(*states, self.trace, told, self.round, stop, self.rng)
+        self.round = stop
+        return self
+
+    def measure(self, meters: Mapping[str, Meter] = METERS) -> dict[str, np.ndarray]:
+        """Cumulative curves float64[rounds so far] of the decisions so far, one for each meter."""
+        curves = {}
+        for name, meter in meters.items():
+            curves[name] = np.empty(self.round)
+            functions = {"step": meter.step, "mean": self.task.mean, "context": self.task.context}
+            bound = bind(_METER, functions, (self.task.state, self.trace))
+            memory = meter.memory(self.task.arms)
+            bound.measure(self.task.state, memory, np.empty(self.task.arms), self.trace, curves[name])
+        return curves
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the run needs to go on, as arrays (no pickle), beside `path` first and then over it."""
+        arrays = {f"state.{name}": value for name, value in self.state._asdict().items()}
+        arrays |= {f"trace.{name}": value for name, value in self.trace._asdict().items()}
+        arrays |= {f"task.{name}": value for name, value in self.task.state._asdict().items()}
+        about = {"round": self.round, "horizon": self.horizon, "seed": self.seed, "rng": self.rng.bit_generator.state}
+        write_arrays(path, arrays, about)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], learner: Learner, task: Task, channel: Channel | None = None) -> Run:
+        """The run that `save` wrote, with the same learner, task and channel."""
+        arrays, about = read_arrays(path)
+        run = cls(learner, task, about["horizon"], about["seed"], channel)
+        run.round = about["round"]
+        run.rng.bit_generator.state = about["rng"]
+        run.state = _fill(run.state, "state.", arrays)
+        run.trace = _fill(run.trace, "trace.", arrays)
+        run.task = run.task._replace(state=_fill(run.task.state, "task.", arrays))
+        return run
+
+    def _bind(self) -> Callable[..., None]:
+        channel = self.channel
+        functions = {
+            "act": self.learner.act,
+            "update": self.learner.update,
+            "context": self.task.context,
+            "loss": self.task.loss,
+            "reveals": channel.reveals,
+            "corrupt": channel.corrupt,
+            "deliver": channel.deliver,
+            "np": np,
+        }
+        states = (self.state, self.task.state, channel.hidden, channel.corruption, channel.delivery, self.trace)
+        template = _LOOP.replace("        OBSERVE\n", (_MANY if channel.width else _ONE).lstrip("\n"))
+        advance: Callable[..., None] = bind(template, functions, states).advance
+        return advance
+
+
+def play(
+    learner: Learner,
+    task: Task | Callable[[int], Task],
+    horizon: int,
+    *,
+    replicates: int = 1,
+    seed: int = 0,
+    channel: Channel | None = None,
+    meters: Mapping[str, Meter] = METERS,
+    points: int = 200,
+    workers: int | None = None,
+) -> Result:
+    """Run `replicates` independent runs and measure each.
+
+    Args:
+        learner: the method; its State is copied, never changed.
+        task: the task, or a function from a replicate's seed to its task (for a prior over tasks).
+        horizon: rounds in each run.
+        replicates: how many runs; run i has the seed `SeedSequence([seed, i])`.
+        channel: what gets through; default `bandit()`, the chosen arm's loss at once.
+        meters: name -> meter; each curve is kept at about `points` rounds, spaced evenly in the logarithm.
+        workers: threads; default one for each core.
+    """
+    rounds = checkpoints(horizon, points)
+
+    def one(i: int) -> tuple[dict[str, np.ndarray], State]:
+        own = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0])
+        run = Run(learner, task(own) if not isinstance(task, Task) else task, horizon, own, channel).advance()
+        return {name: curve[rounds - 1] for name, curve in run.measure(meters).items()}, run.state
+
+    first = one(0)  # compiles, alone
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        runs = [first, *pool.map(one, range(1, replicates))]
+    curves = {name: np.stack([run[0][name] for run in runs]) for name in meters}
+    return Result(rounds, curves, [run[1] for run in runs])
+
+
+def checkpoints(horizon: int, points: int) -> np.ndarray:
+    """About `points` rounds in 1..horizon, evenly spaced in the logarithm; the horizon is the last."""
+    return np.unique(np.round(np.geomspace(1, horizon, min(points, horizon))).astype(np.int64))
+
+
+def copy_state(state: State) -> State:
+    """A State with its own arrays."""
+    return type(state)(*(np.array(value, copy=True) for value in state))
+
+
+def _new_trace(channel: Channel, horizon: int, rng: np.random.Generator) -> Trace:
+    arrival = channel.schedule(horizon, rng)
+    late = arrival is not None
+    order = np.argsort(arrival, kind="stable") if arrival is not None else np.empty(0, np.int64)
+    if arrival is not None:
+        order = order[arrival[order] < NEVER]
+        if order.size == 0:
+            raise ValueError("the channel lets no feedback through in this run: nothing could be learned")
+    kept = horizon if late else 0
+    return Trace(
+        actions=np.full(horizon, -1, np.int64),
+        propensities=np.full(horizon, np.nan),
+        queries=np.zeros(horizon, np.int64),
+        stored=np.full((kept, channel.width) if channel.width else kept, np.nan),
+        arrival=arrival if arrival is not None else np.empty(0, np.int64),
+        order=order,
+        delivered=np.zeros(1, np.int64),
+    )
+
+
+def _fill(like: State, prefix: str, arrays: Mapping[str, np.ndarray]) -> State:
+    return type(like)(*(arrays[prefix + name] for name in like._fields))

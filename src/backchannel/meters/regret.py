@@ -1,0 +1,97 @@
+"""Regret: what a learner lost against a comparator, summed over rounds. One meter for each comparator.
+
+With m(t, a) the expected loss of action a in round t, given the task's past:
+
+| meter             | comparator                                        |                                              |
+|-------------------|---------------------------------------------------|----------------------------------------------|
+| `pseudo_regret`   | the best fixed action so far                      | sum_t m(t, a_t) - min_a sum_t m(t, a)        |
+| `dynamic_regret`  | the best action of each round                     | sum_t (m(t, a_t) - min_a m(t, a))            |
+| `interval_regret` | the best fixed action of the worst interval       | max_{r<=s} sum_{r..s} m(t, a_t) - min_a ...  |
+| `group_regret`    | each group's best fixed action; the worst group   | max_g of pseudo-regret within group g        |
+
+Without contexts and change the first two agree. Policy regret, whose comparator would have been answered
+differently, needs counterfactual runs: see `policy_regret`, a function of a task instead of a meter.
+Sources: Lattimore and Szepesvari 2020, ch. 4 and 11; Hazan and Seshadhri 2009 (interval); Blum and Lykouris 2020
+(groups); Arora, Dekel and Tewari 2012 (policy).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backchannel.base import Meter, Task
+from backchannel.engine import compiled
+
+
+def pseudo_regret() -> Meter:
+    """Against the fixed action with the least expected loss over the rounds so far."""
+    return Meter(lambda arms: np.zeros(arms + 1), _pseudo)
+
+
+def dynamic_regret() -> Meter:
+    """Against the best action of each round, which may change."""
+    return Meter(lambda arms: np.zeros(1), _dynamic)
+
+
+def interval_regret() -> Meter:
+    """The largest regret of any interval of rounds so far, each against its own best fixed action."""
+    return Meter(lambda arms: np.zeros(arms + 1), _interval)
+
+
+def group_regret(groups: int, column: int) -> Meter:
+    """The largest regret of any group, each against its own best action; `context[column]` is the group, 0..groups-1."""
+    return Meter(lambda arms: np.r_[float(column), np.zeros(groups * (arms + 1))], _group)
+
+
+def policy_regret(task: Task, actions: np.ndarray) -> float:
+    """The loss of `actions` less that of the best constant sequence, each answered by a task of its own.
+
+    For tasks whose answers depend on past actions (their `mean` may change the State); in an oblivious task it
+    equals the pseudo-regret.
+    """
+
+    def total(sequence: np.ndarray) -> float:
+        state = type(task.state)(*(np.array(value, copy=True) for value in task.state))
+        return float(sum(task.mean(state, t, int(action)) for t, action in enumerate(sequence)))
+
+    return total(actions) - min(total(np.full(len(actions), arm)) for arm in range(task.arms))
+
+
+@compiled
+def _pseudo(memory, t, context, action, expected, queries):
+    best = np.inf
+    for arm in range(expected.shape[0]):
+        memory[arm] += expected[arm]
+        best = min(best, memory[arm])
+    memory[-1] += expected[action]
+    return memory[-1] - best
+
+
+@compiled
+def _dynamic(memory, t, context, action, expected, queries):
+    memory[0] += expected[action] - expected.min()
+    return memory[0]
+
+
+@compiled
+def _interval(memory, t, context, action, expected, queries):
+    # The regret of an interval against arm a is a sum of differences: Kadane's running maximum for each arm.
+    for arm in range(expected.shape[0]):
+        memory[arm] = max(memory[arm], 0.0) + expected[action] - expected[arm]
+        memory[-1] = max(memory[-1], memory[arm])
+    return memory[-1]
+
+
+@compiled
+def _group(memory, t, context, action, expected, queries):
+    arms = expected.shape[0]
+    groups = (memory.shape[0] - 1) // (arms + 1)
+    own = 1 + int(context[int(memory[0])]) * (arms + 1)
+    for arm in range(arms):
+        memory[own + arm] += expected[arm]
+    memory[own + arms] += expected[action]
+    worst = -np.inf
+    for g in range(groups):
+        start = 1 + g * (arms + 1)
+        worst = max(worst, memory[start + arms] - memory[start : start + arms].min())
+    return worst
