@@ -86,36 +86,32 @@ class Method:
         return self.factory(**self.card.example)
 
 
-def discover(family: str | None = None, engine: str | None = None) -> Iterator[Method]:
-    """Import every method (of a family) and yield it, sorted by family and key.
-
-    With `engine`, only files that `index` lists with that engine are imported.
-    """
-    listed = {entry["key"]: entry for entry in index()} if engine else {}
+def discover(family: str | None = None) -> Iterator[Method]:
+    """Import every method (of a family) and yield it, sorted by family and key."""
     for each in FAMILIES if family is None else (family,):
         package = importlib.import_module(f"backchannel.{each}")
         for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             if found.name in ("claims", "tests") or found.name.startswith("_"):
                 continue
-            if engine and found.name in listed and listed[found.name]["engine"] != engine:
-                continue
             module = importlib.import_module(f"{package.__name__}.{found.name}")
             if not hasattr(module, "CARD"):
                 raise TypeError(f"{module.__name__} lies among methods but has no CARD")
-            if engine is None or module.CARD.engine == engine:
-                yield Method(found.name, each, module.CARD, module)
+            yield Method(found.name, each, module.CARD, module)
 
 
-def find(key: str) -> Method:
-    """The method with this key, its module imported; KeyError with the nearest keys if there is none."""
-    for entry in index():
-        if entry["key"] == key:
-            module = importlib.import_module(f"backchannel.{entry['family']}.{key}")
-            return Method(key, entry["family"], module.CARD, module)
-    from difflib import get_close_matches
+def find(key: str, family: str | None = None) -> Method:
+    """The method with this key, its module imported; KeyError with the nearest keys if there is none.
 
-    near = get_close_matches(key, [entry["key"] for entry in index()], n=3, cutoff=0.3)
-    raise KeyError(f"no method is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    With `family` the file is looked for there, listed or not; else the list that `make sync` wrote is asked.
+    """
+    places = {entry["key"]: entry["family"] for entry in index()} if family is None else {key: family}
+    if key not in places:
+        from difflib import get_close_matches
+
+        near = get_close_matches(key, places, n=3, cutoff=0.3)
+        raise KeyError(f"no method is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    module = importlib.import_module(f"backchannel.{places[key]}.{key}")
+    return Method(key, places[key], module.CARD, module)
 
 
 def index() -> list[dict[str, Any]]:

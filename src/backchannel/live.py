@@ -1,0 +1,91 @@
+"""Live: the same learner, one compiled call for each decision; for a service, a notebook, a loop of one's own.
+
+    >>> from backchannel.live import Live
+    >>> from backchannel.online.exp3 import exp3
+    >>> agent = Live(exp3(arms=3, horizon=1000), seed=1)
+    >>> action, propensity = agent.act()
+    >>> agent.update(action, propensity, 0.5)       # at once, or much later, in any order
+    >>> agent.probabilities(arms=3).round(3).sum().item()
+    1.0
+
+Losses, lower is better, as everywhere. A context is what the learner's card says; it must be given again with the
+feedback, since the answer may be to a decision long past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backchannel.base import NOTHING, Context, Learner
+from backchannel.engine import bind
+from backchannel.loop import copy_state
+
+_CALLS = '''
+@compiled
+def act_once(learner, seen, rng):
+    """One decision."""
+    return act(learner, seen, rng)
+
+
+@compiled
+def update_once(learner, seen, action, propensity, feedback):
+    """One answer."""
+    update(learner, seen, action, propensity, feedback)
+'''
+
+_CLOSED = '''
+@compiled
+def distribution(learner, seen, rng, out):
+    """The probabilities of all actions, in closed form."""
+    probabilities(learner, seen, out)
+'''
+
+_SAMPLED = '''
+@compiled
+def distribution(learner, seen, rng, out):
+    """The probabilities of all actions, as the shares of 1,000 draws."""
+    out[:] = 0.0
+    for _ in range(1000):
+        action, propensity = act(learner, seen, rng)
+        out[action] += 0.001
+'''
+
+
+class Live:
+    """A learner that lives: its own State and randomness, changed by `act` and `update`."""
+
+    def __init__(self, learner: Learner, seed: int = 0):
+        self.learner = learner
+        self.state = copy_state(learner.state)
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        calls = bind(_CALLS, {"act": learner.act, "update": learner.update}, (self.state,))
+        self._act: Callable[..., tuple[int, float]] = calls.act_once
+        self._update: Callable[..., None] = calls.update_once
+        self._distribution = distribution_of(learner)
+
+    def act(self, context: Context = NOTHING) -> tuple[int, float]:
+        """Choose: (action, its propensity); the propensity is nan where it has no closed form."""
+        return self._act(self.state, context, self.rng)
+
+    def update(self, action: int, propensity: float, feedback: Any, context: Context = NOTHING) -> None:
+        """Learn from the answer to one decision; `context` and `propensity` are that decision's own."""
+        self._update(self.state, context, action, propensity, feedback)
+
+    def probabilities(self, arms: int, context: Context = NOTHING) -> np.ndarray:
+        """float64[arms]: the distribution that `act` draws from; shares of 1,000 draws where it has no closed form."""
+        out = np.empty(arms)
+        self._distribution(self.state, context, self.rng, out)
+        return out
+
+
+def distribution_of(learner: Learner) -> Callable[..., None]:
+    """The compiled `distribution(state, context, rng, out)` of a learner: closed form, or shares of 1,000 draws."""
+    if learner.probabilities is not None:
+        bound = bind(_CLOSED, {"probabilities": learner.probabilities}, (learner.state,))
+    else:
+        bound = bind(_SAMPLED, {"act": learner.act}, (learner.state,))
+    call: Callable[..., None] = bound.distribution
+    return call

@@ -1,0 +1,52 @@
+"""Where the battery plays a learner: the simplest task and channel that its card says it can live in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backchannel.base import Channel, Task
+from backchannel.card import Card
+from backchannel.channels.hide import asked, bandit, full, graph, one_sided
+from backchannel.tasks.bernoulli import bernoulli
+
+
+def arena(card: Card, gap: float = 0.3) -> tuple[Task, Channel]:
+    """A task and a channel that fit `card.feedback[0]`, `card.context` and `card.example`.
+
+    `gap` is the distance between the best arm's expected loss and the others' where there are no contexts.
+    """
+    example = card.example
+    arms = example.get("arms") or (len(example["edges"]) if "edges" in example else 3)
+    return _task(card, arms, gap), _channel(card.feedback[0], arms, example)
+
+
+def _task(card: Card, arms: int, gap: float) -> Task:
+    if card.feedback[0] == "correction":
+        from backchannel.tasks.checkout_arm import checkout_arm
+
+        return checkout_arm(8, card.example["dimension"])
+    if card.context == "rows":
+        from backchannel.tasks.linear import linear
+
+        return linear(arms, card.example["dimension"])
+    if card.context == "sparse":
+        from backchannel.tasks.logistic import sparse_logistic
+
+        return sparse_logistic(arms, card.example["bits"])
+    means = np.full(arms, 0.5 + gap / 2)
+    means[arms // 2] -= gap
+    return bernoulli(means)
+
+
+def _channel(needs: str, arms: int, example: dict[str, Any]) -> Channel:
+    if needs == "full":
+        return full(arms)
+    if needs == "graph":
+        return graph(np.array(example["edges"], bool))
+    if needs == "asked":
+        return asked(arms)
+    if needs == "one-sided":
+        return one_sided(example["revealing"])
+    return bandit()
