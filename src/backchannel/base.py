@@ -24,7 +24,9 @@ class Learner(NamedTuple):
     - `act(state, context, rng) -> (action, propensity)`: choose; `propensity` is the probability that the
       choice had, or nan where it has no closed form (Thompson sampling).
     - `update(state, context, action, propensity, feedback) -> None`: learn from the feedback of one decision,
-      which may be older than the last; `context`, `action` and `propensity` are that decision's own.
+      which may be older than the last; `context`, `action` and `propensity` are that decision's own. A learner that
+      must know *which* decision it was has a field `answered: int64[1]` in its State: before each update it holds
+      that decision's round, counted from 0 by calls of `act`.
     - `probabilities(state, context, out) -> None`: fill `out[arms]` with the distribution that `act` draws
       from; None where it has no closed form.
     """

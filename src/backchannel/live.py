@@ -70,8 +70,17 @@ class Live:
         """Choose: (action, its propensity); the propensity is nan where it has no closed form."""
         return self._act(self.state, context, self.rng)
 
-    def update(self, action: int, propensity: float, feedback: Any, context: Context = NOTHING) -> None:
-        """Learn from the answer to one decision; `context` and `propensity` are that decision's own."""
+    def update(
+        self, action: int, propensity: float, feedback: Any, context: Context = NOTHING, decision: int | None = None
+    ) -> None:
+        """Learn from the answer to one decision; `context` and `propensity` are that decision's own.
+
+        A learner whose State has a field `answered` must also be told which `decision` it was, counted from 0.
+        """
+        if "answered" in self.state._fields:
+            if decision is None:
+                raise ValueError("this learner keeps its decisions apart: pass `decision`, their number from 0")
+            self.state.answered[0] = decision
         self._update(self.state, context, action, propensity, feedback)
 
     def probabilities(self, arms: int, context: Context = NOTHING) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,33 +38,35 @@ def advance(learner, task, hidden, corruption, delivery, trace, told, start, sto
         trace.propensities[t] = propensity
         OBSERVE
         if at_once:
+            ANSWERED t
             update(learner, seen, action, propensity, feedback)
             continue
         trace.stored[t] = feedback
         due = trace.delivered[0]
         while due < trace.order.shape[0] and trace.arrival[trace.order[due]] <= t:
             s = trace.order[due]
+            ANSWERED s
             late = deliver(delivery, trace.stored, s)
             update(learner, context(task, s), trace.actions[s], trace.propensities[s], late)
             due += 1
         trace.delivered[0] = due
 '''
 
-_ONE = '''
+_ONE = """
         feedback = np.nan
         if reveals(hidden, learner, action, action):
             feedback = corrupt(corruption, t, loss(task, t, action))
             trace.queries[t] = 1
-'''
+"""
 
-_MANY = '''
+_MANY = """
         for arm in range(told.shape[0]):
             told[arm] = np.nan
             if reveals(hidden, learner, action, arm):
                 told[arm] = loss(task, t, arm)
                 trace.queries[t] += 1
         feedback = corrupt(corruption, t, told)
-'''
+"""
 
 _METER = '''
 @compiled
@@ -176,6 +178,7 @@ class Run:
         }
         states = (self.state, self.task.state, channel.hidden, channel.corruption, channel.delivery, self.trace)
         template = _LOOP.replace("        OBSERVE\n", (_MANY if channel.width else _ONE).lstrip("\n"))
+        template = template.replace("ANSWERED", "learner.answered[0] =" if "answered" in self.state._fields else "#")
         advance: Callable[..., None] = bind(template, functions, states).advance
         return advance
 
