@@ -1,0 +1,51 @@
+# Everything lives in .venv; nothing is installed globally. `make test` and `make demo` work on a bare machine.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test lint suite sync claims bench docs clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("backchannel needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/ready-test: .venv/ready
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e '.[test,lm]'
+	touch $@
+
+demo: .venv/ready          ## learn from two real logs; writes demo/ and opens its pages
+	$(BIN)/python examples/demo.py
+
+test: .venv/ready-test lint suite   ## everything that CI runs
+
+lint: .venv/ready-test
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m backchannel.workshop.sync --check
+
+suite: .venv/ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+sync: .venv/ready-test     ## write what is generated from the cards
+	$(BIN)/python -m backchannel.workshop.sync
+
+claims: .venv/ready-test   ## re-check every claim on three seeds and publish the evidence
+	$(BIN)/backchannel claim --family all --seed 0 --seed 1 --seed 12345 --out docs/evidence
+	$(BIN)/python -m backchannel.workshop.sync
+
+bench: .venv/ready-test    ## time the library against its peers
+	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/online.py
+
+docs: .venv/ready-test     ## build the site into site/
+	$(BIN)/pip install --quiet -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv build dist site demo

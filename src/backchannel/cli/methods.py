@@ -1,0 +1,128 @@
+"""`find`, `show`, `claim`: the methods, their chapters, and whether their papers' headlines hold here."""
+
+from __future__ import annotations
+
+import ast
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backchannel.cli import app
+from backchannel.cli.show import print_json, print_table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def find(
+    words: Annotated[list[str] | None, typer.Argument(help="Words of the name, summary or topics.")] = None,
+    feedback: Annotated[str | None, typer.Option(help="bandit, full, graph, comparison, critique, gradient ...")] = None,
+    family: Annotated[str | None, typer.Option(help="online, preference, distributed, language ...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods that fit: by words, by the feedback that you have, by family."""
+    from backchannel.card import index
+
+    found = [entry for entry in index() if _fits(entry, words or [], feedback, family)]
+    if as_json:
+        print_json({"methods": found})
+    elif not found:
+        kinds = sorted({kind for entry in index() for kind in entry["feedback"]})
+        raise ValueError(f"no method fits; feedback may be one of: {', '.join(kinds)}")
+    else:
+        columns = ["key", "feedback", "what it does", "status"]
+        rows = [[entry["key"], entry["feedback"], entry["summary"], entry["status"]] for entry in found]
+        print_table(f"{len(found)} methods", columns, rows)
+
+
+@app.command()
+def show(key: str, as_json: AsJson = False) -> None:
+    """Print a method's chapter: what it does, its equations, its deviations, its status."""
+    entry = _entry(key)
+    text = resources.files("backchannel").joinpath(entry["family"], f"{key}.py").read_text()
+    chapter = ast.get_docstring(ast.parse(text)) or ""
+    if as_json:
+        print_json({**entry, "chapter": chapter})
+        return
+    print(chapter)
+    facts = [f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in entry.items() if value]
+    print("\n" + "\n".join(facts))
+
+
+@app.command()
+def claim(
+    key: Annotated[str | None, typer.Argument(help="A method; none with --family.")] = None,
+    family: Annotated[str | None, typer.Option(help="All claims of a family, or 'all'.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Give it more than once for more seeds. Default 0.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The long version: more seeds, longer horizons.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the evidence goes: NAME.json and NAME.png.")] = Path("claims"),
+    as_json: AsJson = False,
+) -> None:
+    """Re-check a paper's headline in miniature; exit 1 if it does not hold."""
+    from backchannel.workshop.publish import claims, run_seed, write_evidence
+
+    if (key is None) == (family is None):
+        raise ValueError("name one method, or a family with --family")
+    if key is not None:
+        chosen = [(str(_entry(key)["family"]), key)]
+        if chosen[0] not in claims():
+            raise ValueError(f"{key} has no claim yet")
+    else:
+        chosen = claims(None if family == "all" else family)
+        if not chosen:
+            raise ValueError(f"no claims in the family {family!r}")
+    reports: list[dict[str, Any]] = []
+    for fam, name in chosen:
+        runs = []
+        for number in seed or [0]:
+            evidence, run = run_seed(fam, name, number, full)
+            runs.append(run)
+            if not as_json:
+                _print_run(name, evidence.statement, run)
+        paths = write_evidence(out, fam, name, evidence, runs)
+        if not as_json:
+            print("wrote " + ", ".join(str(path) for path in paths) + "\n")
+        reports.append({"claim": name, "holds": all(run["holds"] for run in runs), "runs": runs})
+    if as_json:
+        print_json({"claims": reports})
+    if not all(report["holds"] for report in reports):
+        raise typer.Exit(1)
+
+
+def _print_run(name: str, statement: str, run: dict[str, Any]) -> None:
+    print(f"{name}, seed {run['seed']}: {statement}")
+    for table in run["tables"]:
+        print_table(table["title"], table["columns"], table["rows"])
+    columns = ["check", "measured", "bound", "holds", "fails by luck"]
+    rows = []
+    for check in run["checks"]:
+        bound = check["bound"] if check["relation"] == "in" else f"{check['relation']} {check['bound']:.4g}"
+        name = check["name"] if check["headline"] else f"({check['name']})"
+        rows.append([name, check["measured"], bound, check["holds"], check["error_rate"]])
+    print_table("checks (those in brackets are context)", columns, rows)
+    if run["note"]:
+        print(run["note"])
+    print(f"{'holds' if run['holds'] else 'does not hold here'} ({run['seconds']} s)")
+
+
+def _entry(key: str) -> dict[str, Any]:
+    from backchannel.card import index
+
+    for entry in index():
+        if entry["key"] == key:
+            return entry
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, [entry["key"] for entry in index()], n=3, cutoff=0.3)
+    raise KeyError(f"no method is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def _fits(entry: dict[str, Any], words: list[str], feedback: str | None, family: str | None) -> bool:
+    text = " ".join([entry["key"], entry["name"], entry["summary"], *entry["topics"], *entry["feedback"]]).lower()
+    return (
+        all(word.lower() in text for word in words)
+        and feedback in (None, *entry["feedback"])
+        and family in (None, entry["family"])
+    )

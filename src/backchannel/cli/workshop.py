@@ -1,0 +1,19 @@
+"""`new`: a method's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from backchannel.cli import app
+
+
+@app.command()
+def new(family: str, name: str, package: Path | None = typer.Option(None, help="Where the package lies.")) -> None:
+    """Write the files of a new method: FAMILY/NAME.py, its tests and its claim."""
+    from backchannel.workshop.skeleton import write_skeleton
+
+    for path in write_skeleton(package or Path(__file__).resolve().parents[1], family, name):
+        print(f"wrote {path}")
+    print("next: fill them in, add the paper to refs.bib and a line to CHANGELOG.md, run `make sync` and `make test`")

@@ -1,0 +1,1 @@
+"""What keeps the house in order: computed status, generated lists, skeletons, published claims."""
