@@ -60,4 +60,5 @@ class Log(Protocol):
 def key_of(column: str, value: str | None = None) -> int:
     """A stable, non-zero 64-bit key of a feature: of the category `value` of `column`, or of a numeric column."""
     text = column if value is None else f"{column}={value}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).digest()  # the hash that DuckDB can compute, too
+    return int.from_bytes(digest[8:], "little") or 1

@@ -1,0 +1,110 @@
+"""Open a feedback log, whatever it is written in.
+
+>>> from backchannel.ledger.read import open_log
+>>> log = open_log("open-bandit")
+>>> log.rows, len(log.actions), log.has_propensity
+(10000, 80, True)
+>>> batch = next(log.batches(1000))
+>>> batch.propensity[0], batch.categories.shape
+(np.float64(0.0125), (1000, 4))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+
+from backchannel.ledger import open_bandit
+from backchannel.ledger.columns import Columns
+from backchannel.ledger.log import Log
+from backchannel.ledger.problems import LogError, Problems, nearest
+from backchannel.ledger.sources import Source, find
+from backchannel.ledger.store import Store, StoredLog
+from backchannel.ledger.tabular import Table, read_table, unreadable
+
+Items = Mapping[str, Mapping[str, Any]]
+
+
+def open_log(
+    source: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    columns: Columns | None = None,
+    items: str | os.PathLike[str] | Items | None = None,
+    skip_bad_rows: int = 0,
+    logged_by: str = "random",
+    strict: bool = False,
+) -> Log:
+    """A log, ready to stream.
+
+    Args:
+        source: a file, a glob, `-` for standard input, or `open-bandit` for the packaged log.
+        format: "jsonl", "csv", "parquet" or "vw"; recognised if not given. Each may be gzipped.
+        columns: what the columns of a table mean; not needed for the library's own layout and for Open Bandit.
+        items: features of the options that never change: {option: {feature: value}}, or a table with the action's
+            column.
+        skip_bad_rows: up to so many bad rows are left out and counted; the next one raises.
+        logged_by: of `open-bandit`: the policy that made the log, "random" or "bts".
+        strict: times that run backwards are an error, instead of being sorted and noted.
+    """
+    name = os.fspath(source)
+    problems = Problems(skip_bad_rows)
+    store = Store(name)
+    try:
+        if name == "open-bandit" and not os.path.exists(name):
+            path, items_path = open_bandit.packaged(logged_by)
+            found = [Source(path, f"open-bandit ({logged_by})", "parquet", False)]
+            items = items_path if items is None else items
+            store.name = found[0].name
+            store.notes.append(open_bandit.ATTRIBUTION)
+        else:
+            found = find(source, format, store.folder)
+        for each in found:
+            header = Table(each, store).header
+            if columns is None and open_bandit.is_open_bandit(header):
+                columns = open_bandit.columns_for(header)
+                items = open_bandit.items_beside(each.path) if items is None else items
+            read_table(store, each, columns, problems)
+        store.finish(problems, strict)
+        given = items if items is None or isinstance(items, Mapping) else _items(store, items, columns)
+        return StoredLog(store, given, problems.notes())
+    except BaseException:
+        store.close()
+        raise
+
+
+def _items(store: Store, path: str | os.PathLike[str], columns: Columns | None) -> Items:
+    """{option: {feature: value}} of a table with one row for each option."""
+    (source,) = find(path, None, store.folder)
+    table = Table(source, store)
+    action = columns.action if columns else "action"
+    if action not in table.header:
+        raise LogError(
+            f"{source.name} has no column {action!r}, which names the option; {nearest(action, table.header)}"
+        )
+    features = [name for name in table.header if name and name != action]
+    cells = ", ".join(table.text(name) for name in [action, *features])
+    try:
+        rows = store.db.execute(f"SELECT {cells} FROM {table.source}").fetchall()
+    except duckdb.Error as error:
+        raise unreadable(source, error) from None
+    numeric = [all(_is_number(row[at + 1]) for row in rows) for at in range(len(features))]
+    return {
+        row[0]: {
+            name: float(value) if is_number else value
+            for name, value, is_number in zip(features, row[1:], numeric, strict=True)
+            if value is not None
+        }
+        for row in rows
+        if row[0] is not None
+    }
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is None or float(text) == float(text)
+    except ValueError:
+        return False

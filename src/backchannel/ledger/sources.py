@@ -1,0 +1,111 @@
+"""Where a log comes from: a file, a glob, standard input; plain or gzipped; and in which format it is written."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+
+from backchannel.ledger.problems import LogError, nearest
+
+FORMATS = ("jsonl", "csv", "parquet", "vw")
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".parquet": "parquet", ".pq": "parquet", ".vw": "vw",
+}  # fmt: skip
+LABEL = re.compile(rb"(shared|\d+(:[^\s:|]*){0,2})?\s*('?\S+)?\|")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: where it lies, what messages call it, how it is written."""
+
+    path: Path
+    name: str
+    format: str
+    gzipped: bool
+
+    @contextmanager
+    def opened(self) -> Iterator[BufferedIOBase]:
+        """The plain bytes; whatever fails while reading them is a LogError."""
+        try:
+            with gzip.open(self.path, "rb") if self.gzipped else open(self.path, "rb") as file:
+                yield file
+        except EOFError:
+            raise LogError(f"{self.name} is cut off: its gzip stream has no end") from None
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise LogError(f"{self.name} is damaged: {error}") from None
+        except OSError as error:
+            raise LogError(f"{self.name} cannot be read: {error.strerror or error}") from None
+
+    def decoded(self, text: bytes, where: str) -> str:
+        """UTF-8, without a byte order mark."""
+        try:
+            return text.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            if error.end >= len(text) - 4 and len(text) >= 1 << 20:  # the cut, not the text, is wrong
+                return text[: error.start].decode("utf-8-sig")
+            raise LogError(f"{self.name}: expected UTF-8 in {where}, found byte {text[error.start]:#04x}") from None
+
+
+def find(source: str | os.PathLike[str], format: str | None, folder: str) -> list[Source]:
+    """The files that `source` names; standard input is first copied into `folder`."""
+    if format is not None and format not in FORMATS:
+        raise LogError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    name = os.fspath(source)
+    if name == "-":
+        path = Path(folder, "stdin")
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        return [_recognise(path, "standard input", format)]
+    if any(mark in name for mark in "*?[") and not os.path.exists(name):
+        names = sorted(each for each in glob.glob(name, recursive=True) if not os.path.isdir(each))
+        if not names:
+            raise LogError(f"no file matches {name}")
+        found = [_recognise(Path(each), each, format) for each in names]
+        if len({each.format for each in found}) > 1:
+            other = next(each for each in found if each.format != found[0].format)
+            raise LogError(
+                f"{name} mixes formats: {found[0].name} is {found[0].format}, {other.name} is {other.format}"
+            )
+        return found
+    return [_recognise(Path(name), name, format)]
+
+
+def _recognise(path: Path, name: str, format: str | None) -> Source:
+    if path.is_dir():
+        raise LogError(f"{name} is a directory; expected a file, or a pattern such as {path / '*.csv'}")
+    if not path.exists():
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise LogError(f"{name} does not exist" + (f"; {nearest(path.name, beside)}" if beside else ""))
+    plain = Source(path, name, format or "csv", False)
+    with plain.opened() as file:
+        head = file.read(1 << 16)
+    gzipped = head[:2] == b"\x1f\x8b"
+    if gzipped:
+        with Source(path, name, format or "csv", True).opened() as file:
+            head = file.read(1 << 16)
+    if not head:
+        raise LogError(f"{name} is empty")
+    return Source(path, name, format or _format(path, head), gzipped)
+
+
+def _format(path: Path, head: bytes) -> str:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    if suffixes and suffixes[-1] in SUFFIXES:
+        return SUFFIXES[suffixes[-1]]
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"{"):
+        return "jsonl"
+    return "vw" if LABEL.match(start) else "csv"

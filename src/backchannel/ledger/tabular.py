@@ -1,0 +1,212 @@
+"""Tables: CSV and Parquet, read by DuckDB straight into the store, without a row passing through Python.
+
+A context column is numeric if every one of its first thousand filled cells is a number, and categorical else; a
+numeric one must stay so. An empty cell is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import duckdb
+
+from backchannel.ledger.columns import Columns, Resolved, own_layout
+from backchannel.ledger.problems import LogError, Problems, counted
+from backchannel.ledger.sources import Source
+from backchannel.ledger.store import Store, identifier, key_sql, literal
+
+SAMPLE = 1000
+EXPECTED = {
+    "action": "the name of an option",
+    "reward": "a finite number, or nothing where no feedback came",
+    "propensity": "a probability in (0, 1]",
+    "time": "a number of seconds, ISO text or a timestamp",
+    "feedback_time": "a number of seconds, ISO text or a timestamp",
+    "position": "a whole number",
+    "options": "options among which the action is",
+    "shown": "true or false",
+    "context": "a finite number, as in the rows before",
+    "option": "a finite number",
+}
+
+
+class Table:
+    """One file as DuckDB sees it: its columns, and SQL that reads them."""
+
+    def __init__(self, source: Source, store: Store) -> None:
+        self.shown = source.name
+        self.is_csv = source.format == "csv"
+        path = literal(str(source.path))
+        if not self.is_csv:
+            self.source = f"read_parquet({path}, file_row_number = true)"
+            try:
+                described = store.db.execute(f"DESCRIBE SELECT * FROM {self.source}").fetchall()
+            except duckdb.Error as error:
+                raise unreadable(source, error) from None
+            self.types = {name: type_ for name, type_, *_ in described if name != "file_row_number"}
+            self.header = list(self.types)
+        else:
+            self.types = {}
+            self.header, delimiter = _header(source)
+            columns = ", ".join(f"'x{index}': 'VARCHAR'" for index in range(len(self.header)))
+            self.rejects = f"rejects{len(store.files)}"
+            self.source = (
+                f"read_csv({path}, auto_detect = false, header = true, delim = {literal(delimiter)}, quote = '\"', "
+                f"escape = '\"', columns = {{{columns}}}, strict_mode = true, null_padding = false, "
+                f"allow_quoted_nulls = false, compression = '{'gzip' if source.gzipped else 'none'}', "
+                f"store_rejects = true, rejects_table = '{self.rejects}', rejects_scan = '{self.rejects}scan')"
+            )
+
+    def text(self, column: str) -> str:
+        """SQL: the cell as text, NULL where empty."""
+        if self.is_csv:
+            return f"nullif(x{self.header.index(column)}, '')"
+        name, type_ = identifier(column), self.types[column]
+        if type_ in ("DOUBLE", "FLOAT"):  # whole numbers that became floats for the sake of a missing one
+            return f"CASE WHEN {name} = trunc({name}) THEN {name}::HUGEINT::VARCHAR ELSE {name}::VARCHAR END"
+        return f"{name}::VARCHAR"
+
+    def number(self, column: str) -> str:
+        """SQL: the cell as a number, NULL where it is none."""
+        return f"TRY_CAST({self.text(column)} AS DOUBLE)" if self.is_text(column) else f"{identifier(column)}::DOUBLE"
+
+    def is_text(self, column: str) -> bool:
+        """Whether the file itself does not say that the column holds numbers."""
+        if self.is_csv:
+            return True
+        type_ = self.types[column]
+        return not (type_.startswith(("DECIMAL", "FLOAT", "DOUBLE", "BOOLEAN")) or type_.endswith(("INT", "INTEGER")))
+
+    def time(self, column: str) -> str:
+        """SQL: seconds since 1970, NULL where the cell is no time."""
+        stamp = f"epoch(TRY_CAST({self.text(column)} AS TIMESTAMPTZ))"
+        return f"coalesce({self.number(column)}, {stamp})" if self.is_text(column) else self.number(column)
+
+
+def read_table(store: Store, source: Source, columns: Columns | None, problems: Problems) -> None:
+    """Append one file to the store."""
+    table = Table(source, store)
+    resolved = columns.resolve(table.header, source.name) if columns else own_layout(table.header, source.name)
+    try:
+        _append(store, table, resolved, problems)
+    except duckdb.Error as error:
+        raise unreadable(source, error) from None
+
+
+def unreadable(source: Source, error: duckdb.Error) -> LogError:
+    """DuckDB's complaint, in one sentence."""
+    return LogError(f"{source.name} cannot be read as {source.format.upper()}: {str(error).strip().splitlines()[0]}")
+
+
+def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) -> None:
+    numeric = _numeric(store, table, resolved)
+    single = resolved.single
+    file = len(store.files)
+    store.files.append(table.shown)
+    number_of_row = "row_number() OVER ()" if table.is_csv else "file_row_number + 1"
+    values = {"seq": f"{number_of_row} + {store.rows - 1}", "file": str(file), "row": number_of_row}
+    checks: list[tuple[str, str]] = []  # SQL that is true where a cell is wrong, and the cell as text
+
+    def check(column: str, expected: str, wrong: str) -> None:
+        store.checks.append((column, expected))
+        checks.append((wrong, table.text(column)))
+
+    action = table.text(single["action"])
+    values["action"] = action
+    check(single["action"], EXPECTED["action"], f"{action} IS NULL")
+    for meaning in ("reward", "propensity", "time", "feedback_time", "position"):
+        if meaning in single:
+            store.meanings.add(meaning)
+            values[meaning], wrong = _cell(table, single[meaning], meaning)
+            check(single[meaning], EXPECTED[meaning], wrong)
+    for name, column in resolved.context.items():
+        cell = table.text(column)
+        if numeric[name]:
+            number = table.number(column)
+            values[store.number(name)] = f"CASE WHEN isfinite({number}) THEN {number} END"
+            wrong = f"{cell} IS NOT NULL AND NOT coalesce(isfinite({number}) OR isnan({number}), false)"
+            check(column, EXPECTED["context"], wrong)
+        else:
+            values[store.category(name)] = cell if store.text else key_sql(name, cell)
+    for feature, options in resolved.option_features.items():
+        for option, column in options.items():
+            values[store.option_number(feature, option)], wrong = _cell(table, column, "option")
+            check(column, EXPECTED["option"], wrong)
+    first = len(store.checks) - len(checks)
+    whens = [f"WHEN {wrong} THEN {first + index}" for index, (wrong, _) in enumerate(checks)]
+    values["bad"] = f"CASE {' '.join(whens)} END"
+    values["value"] = f"CASE {' '.join(f'WHEN {wrong} THEN {cell}' for wrong, cell in checks)} END"
+    came = store.insert(values, table.source)
+    if table.is_csv:
+        _rejected(store, table, file, problems)
+    store.rows += came
+    unused = resolved.unused(table.header)
+    if unused and file == 0:
+        shown = ", ".join(repr(name) for name in unused[:5]) + (", ..." if len(unused) > 5 else "")
+        store.notes.append(f"{counted(len(unused), 'column is', 'columns are')} not used: {shown}")
+
+
+def _cell(table: Table, column: str, meaning: str) -> tuple[str, str]:
+    """SQL of the number that a cell holds, and SQL that is true where it is wrong."""
+    cell = table.text(column)
+    number = table.time(column) if meaning in ("time", "feedback_time") else table.number(column)
+    right = f"isfinite({number})"
+    if meaning == "propensity":
+        right = f"{number} > 0 AND {number} <= 1"
+    elif meaning == "position":
+        right = f"{number} = trunc({number}) AND abs({number}) < 1e15"
+        number = f"TRY_CAST({number} AS BIGINT)"
+    missing = "" if meaning == "time" else f"{cell} IS NOT NULL AND "
+    return number, f"{missing}NOT coalesce({right}, false)"
+
+
+def _numeric(store: Store, table: Table, resolved: Resolved) -> dict[str, bool]:
+    """For each part of the context: whether it is a number."""
+    known = {name: name in store.numeric for name in (*store.numeric, *store.categorical)}
+    known |= {name: False for name in resolved.context if resolved.forced(name)}
+    asked = {name: column for name, column in resolved.context.items() if name not in known}
+    for rows in (SAMPLE, None):  # the head of the file; all of it where a column is empty there
+        text = [name for name, column in asked.items() if name not in known and table.is_text(column)]
+        if not text:
+            break
+        cells = ", ".join(f"{table.text(asked[name])} AS t{index}" for index, name in enumerate(text))
+        limit = f"LIMIT {rows}" if rows else ""
+        counts = ", ".join(f"count(t{i}), count(TRY_CAST(t{i} AS DOUBLE))" for i in range(len(text)))
+        found = store.one(f"SELECT {counts} FROM (SELECT {cells} FROM {table.source} {limit})")
+        for index, name in enumerate(text):
+            filled, numbers = found[2 * index : 2 * index + 2]
+            if filled:
+                known[name] = filled == numbers
+    return {
+        name: known.get(name, not table.is_text(column) and table.types[column] != "BOOLEAN")
+        for name, column in resolved.context.items()
+    }
+
+
+def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None:
+    """Lines that are no rows: tell of them, and count them in the numbers of the rows behind them."""
+    rejects = store.db.execute(
+        f"SELECT line, min(error_message) FROM {table.rejects} GROUP BY line ORDER BY line"
+    ).fetchall()
+    for line, message in rejects:
+        problems.add(f"{table.shown}, row {line - 1}: {' '.join(message.split()).rstrip('.')}")
+        store.db.execute(f"UPDATE log SET row = row + 1 WHERE file = {file} AND row >= {line - 1}")
+
+
+def _header(source: Source) -> tuple[list[str], str]:
+    """The names in the first line of a CSV file, and what stands between them."""
+    with source.opened() as file:
+        text = source.decoded(file.read(1 << 20), "the header")
+    line = text.split("\n", 1)[0]
+    delimiter = max(",\t;", key=lambda mark: (line.count(mark), mark == ","))
+    try:
+        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise LogError(f"{source.name} has no readable header: {error}") from None
+    if not any(header):
+        raise LogError(f"{source.name} is empty: expected a header and a row for each decision")
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise LogError(f"{source.name} has two columns {twice[0]!r}")
+    return header, delimiter
