@@ -76,7 +76,7 @@ def check_probabilities(method: Method) -> None:
     context = bind(_CONTEXT, {"context": task.context}, (task.state,)).seen
     for t in range(60):
         out = np.full(task.arms, np.nan)
-        distribution(run.state, context(run.task.state, t), rng, out)
+        distribution(run.state, context(run.task.state, t), rng, 1, out)
         assert (out >= 0).all(), f"{method.key}: negative or undefined probabilities {out}"
         assert abs(out.sum() - 1) < 1e-9, f"{method.key}: probabilities sum to {out.sum()}"
         run.advance(1)
@@ -180,7 +180,7 @@ def check_million_rounds(method: Method) -> None:
     if run.learner.probabilities is not None:
         out = np.empty(run.task.arms)
         context = bind(_CONTEXT, {"context": run.task.context}, (run.task.state,)).seen(run.task.state, rounds)
-        distribution_of(run.learner)(run.state, context, run.rng, out)
+        distribution_of(run.learner)(run.state, context, run.rng, 1, out)
         assert abs(out.sum() - 1) < 1e-9, f"{method.key}: after a million rounds probabilities sum to {out.sum()}"
 
 
@@ -193,8 +193,9 @@ def check_regret_bound(method: Method) -> None:
     if bound is None:
         return
     named = inspect.signature(bound).parameters
-    most = bound(**{name: value for name, value in method.card.example.items() if name in named})
-    horizon = method.card.example["horizon"] if "horizon" in method.card.example else 1000
+    horizon = method.card.example.get("horizon", 1000)
+    arguments = {"horizon": horizon, **method.card.example}
+    most = bound(**{name: value for name, value in arguments.items() if name in named})
     arms = method.card.example.get("arms", 3)
     for gap in (0.6, min(0.6, float(np.sqrt(arms / horizon)))):
         task, channel = arena(method.card, gap)
