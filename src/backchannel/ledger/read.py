@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import duckdb
@@ -20,10 +20,12 @@ import duckdb
 from backchannel.ledger import open_bandit
 from backchannel.ledger.columns import Columns
 from backchannel.ledger.log import Log
+from backchannel.ledger.native import join, read_native
 from backchannel.ledger.problems import LogError, Problems, nearest
 from backchannel.ledger.sources import Source, find
 from backchannel.ledger.store import Store, StoredLog
 from backchannel.ledger.tabular import Table, read_table, unreadable
+from backchannel.ledger.vw import read_vw
 
 Items = Mapping[str, Mapping[str, Any]]
 
@@ -37,22 +39,24 @@ def open_log(
     skip_bad_rows: int = 0,
     logged_by: str = "random",
     strict: bool = False,
+    progress: Callable[[float], None] | None = None,
 ) -> Log:
     """A log, ready to stream.
 
     Args:
         source: a file, a glob, `-` for standard input, or `open-bandit` for the packaged log.
-        format: "jsonl", "csv", "parquet" or "vw"; recognised if not given. Each may be gzipped.
+        format: "jsonl", "csv", "parquet", "vw" or "vw-adf"; recognised if not given. Each may be gzipped.
         columns: what the columns of a table mean; not needed for the library's own layout and for Open Bandit.
         items: features of the options that never change: {option: {feature: value}}, or a table with the action's
             column.
         skip_bad_rows: up to so many bad rows are left out and counted; the next one raises.
         logged_by: of `open-bandit`: the policy that made the log, "random" or "bts".
-        strict: times that run backwards are an error, instead of being sorted and noted.
+        strict: times that run backwards, repeated ids and feedback without its decision are errors, not notes.
+        progress: called now and then with the part of the file that has been read, from 0 to 1.
     """
     name = os.fspath(source)
     problems = Problems(skip_bad_rows)
-    store = Store(name)
+    store = Store(name, progress=progress)
     try:
         if name == "open-bandit" and not os.path.exists(name):
             path, items_path = open_bandit.packaged(logged_by)
@@ -63,17 +67,33 @@ def open_log(
         else:
             found = find(source, format, store.folder)
         for each in found:
-            header = Table(each, store).header
-            if columns is None and open_bandit.is_open_bandit(header):
-                columns = open_bandit.columns_for(header)
-                items = open_bandit.items_beside(each.path) if items is None else items
-            read_table(store, each, columns, problems)
+            if each.format == "jsonl":
+                read_native(store, each, problems)
+            elif each.format in ("vw", "vw-adf"):
+                read_vw(store, each, problems)
+            else:
+                columns, items = _read_table(store, each, columns, items, problems)
+        if found[0].format == "jsonl":
+            join(store, strict)
         store.finish(problems, strict)
         given = items if items is None or isinstance(items, Mapping) else _items(store, items, columns)
         return StoredLog(store, given, problems.notes())
     except BaseException:
         store.close()
         raise
+
+
+def _read_table(
+    store: Store, source: Source, columns: Columns | None, items: Any, problems: Problems
+) -> tuple[Columns | None, Any]:
+    """Read a table; returns the map and the items of an Open Bandit log once it is recognised."""
+    if columns is None:
+        header = Table(source, store).header
+        if open_bandit.is_open_bandit(header):
+            columns = open_bandit.columns_for(header)
+            items = open_bandit.items_beside(source.path) if items is None else items
+    read_table(store, source, columns, problems)
+    return columns, items
 
 
 def _items(store: Store, path: str | os.PathLike[str], columns: Columns | None) -> Items:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from backchannel.ledger.problems import LogError, nearest
 
-FORMATS = ("jsonl", "csv", "parquet", "vw")
+FORMATS = ("jsonl", "csv", "parquet", "vw", "vw-adf")
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet", ".pq": "parquet", ".vw": "vw",
@@ -102,10 +102,20 @@ def _recognise(path: Path, name: str, format: str | None) -> Source:
 def _format(path: Path, head: bytes) -> str:
     if head.startswith(b"PAR1"):
         return "parquet"
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    if suffixes and suffixes[-1] in SUFFIXES:
-        return SUFFIXES[suffixes[-1]]
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    named = SUFFIXES.get(suffixes[-1], "") if suffixes else ""
+    if named == "vw":
+        return _kind_of_vw(start)
+    if named:
+        return named
     if start.startswith(b"{"):
         return "jsonl"
-    return "vw" if LABEL.match(start) else "csv"
+    return _kind_of_vw(start) if LABEL.match(start) else "csv"
+
+
+def _kind_of_vw(start: bytes) -> str:
+    """Blocks, if the first example is one: it starts with `shared`, or blank lines stand between groups of lines."""
+    block = start.replace(b"\r", b"").split(b"\n\n")[0]
+    grouped = len(block) < len(start.rstrip()) and b"\n" in block
+    return "vw-adf" if start.startswith(b"shared") or grouped else "vw"

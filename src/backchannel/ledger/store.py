@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,19 @@ FIXED = {
     "time": "DOUBLE",
     "feedback_time": "DOUBLE",
     "position": "BIGINT",
+    "id": "VARCHAR",
+    "shown": "BOOLEAN",
 }
-DETAILS = {"id": "VARCHAR", "policy": "VARCHAR", "version": "VARCHAR", "shown": "BOOLEAN"}  # kept with `text` only
+DETAILS = {"policy": "VARCHAR", "version": "VARCHAR"}  # kept with `text` only
 RAGGED = {"options": "VARCHAR[]", "counts": "BIGINT[]", "keys": "UBIGINT[]", "numbers": "DOUBLE[]"}
-RAGGED_TEXT = {"features": "VARCHAR[]"}  # JSON of each option's features, with `text` only
+RAGGED_TEXT = {"features": "VARCHAR"}  # JSON of the options and their features, with `text` only
 BAD = {"bad": "INTEGER", "value": "VARCHAR"}
 MEMORY = "400MB"
 
 
 def literal(text: str) -> str:
     """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
+    return "'" + text.replace("'", "''").replace("\0", "' || chr(0) || '") + "'"
 
 
 def identifier(name: str) -> str:
@@ -58,15 +60,21 @@ def identifier(name: str) -> str:
 def key_sql(column: str, expression: str) -> str:
     """`key_of(column, value)` in SQL, 0 where the value is missing."""
     digest = f"md5_number_lower({literal(column + '=')} || {expression})"
-    return f"coalesce(greatest({digest}, 1::UBIGINT), 0::UBIGINT)"
+    return f"CASE WHEN {expression} IS NULL THEN 0::UBIGINT ELSE greatest({digest}, 1::UBIGINT) END"
+
+
+def list_sql(expression: str) -> str:
+    """A JSON list of text as a list, in SQL."""
+    return f"from_json({expression}, '[\"VARCHAR\"]')"
 
 
 class Store:
     """The temporary database while a reader fills it."""
 
-    def __init__(self, name: str, text: bool = False) -> None:
+    def __init__(self, name: str, text: bool = False, progress: Callable[[float], None] | None = None) -> None:
         self.name = name
         self.text = text
+        self.progress = progress or (lambda part: None)  # called with the part of a file that has been read
         self.files: list[str] = []
         self.notes: list[str] = []
         self.numeric: dict[str, str] = {}  # context name -> its column n0, ...
@@ -74,6 +82,11 @@ class Store:
         self.wide: dict[str, dict[str, str]] = {}  # feature -> option -> its column w0, ...
         self.meanings: set[str] = set()  # which of propensity, time, options, ... the source has
         self.checks: list[tuple[str, str]] = []  # what `bad` counts: a column of a source and what was expected there
+        self.timed: bool | None = None  # whether decisions of a line format have times: the first one says
+        self.zero = False  # whether a number that is not named is 0, instead of missing
+        self.answers = 0  # rows of the table of feedback
+        self.summed = 0  # decisions with several rewards
+        self.select = "SELECT * FROM log"  # what the log is in the end, before it is sorted
         self.rows = 0  # of the table, bad ones included: the next seq
         self._columns: set[str] = set()
         self.folder = folder = tempfile.mkdtemp(prefix="backchannel-")
@@ -100,6 +113,11 @@ class Store:
             self._need({self.numeric[name]: "DOUBLE"})
         return self.numeric[name]
 
+    @property
+    def width(self) -> int:
+        """How many columns the context has."""
+        return len(self.numeric) + len(self.categorical)
+
     def category(self, name: str) -> str:
         """The table's column for the categorical context `name`."""
         if name not in self.categorical:
@@ -120,11 +138,17 @@ class Store:
         self.meanings.add("options")
         self._need(RAGGED | (RAGGED_TEXT if self.text else {}))
 
-    def insert(self, expressions: Mapping[str, str], source: str) -> int:
-        """Append `SELECT ... FROM source`: column -> SQL; returns how many rows came."""
+    def insert(
+        self,
+        expressions: Mapping[str, str],
+        source: str,
+        chunk: Mapping[str, np.ndarray] | None = None,
+        table: str = "log",
+    ) -> int:
+        """Append `SELECT ... FROM source`: column -> SQL; returns how many rows came. A source may be the `chunk`."""
         names = ", ".join(expressions)
         values = ", ".join(expressions.values())
-        self.db.execute(f"INSERT INTO log ({names}) SELECT {values} FROM {source}")
+        self.db.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM {source}")  # DuckDB finds `chunk` by name
         return int(self.db.fetchall()[0][0])
 
     def one(self, query: str) -> tuple[Any, ...]:
@@ -142,10 +166,20 @@ class Store:
             problems.add(f"{self.files[file]}, row {row}, column {column!r}: expected {expected}, found {found}")
         if bad:
             self.db.execute("DELETE FROM log WHERE bad IS NOT NULL")
-        if "time" in self.meanings:
-            self._sort(strict)
+        unseen = 0 if self.text else int(self.one("SELECT count(*) FROM log WHERE shown = false")[0])
+        if unseen:
+            self.notes.append(f"{counted(unseen, 'decision', 'decisions')} that nobody saw left out")
+            self.db.execute("DELETE FROM log WHERE shown = false")
+        backwards = self._backwards(strict) if "time" in self.meanings else False
+        if backwards or self.select != "SELECT * FROM log":
+            by = "time, seq" if "time" in self.meanings else "seq"
+            self.db.execute(f"CREATE TABLE sorted AS {self.select} ORDER BY {by}")
+            self.db.execute("DROP TABLE log; ALTER TABLE sorted RENAME TO log")
+        if backwards:
+            self.db.execute("UPDATE log SET seq = rowid")
 
-    def _sort(self, strict: bool) -> None:
+    def _backwards(self, strict: bool) -> bool:
+        """Whether times run backwards; the rows still lie in order of reading."""
         backwards, first, last = 0, (0, 0), -math.inf
         for start in range(0, self.rows, 1 << 20):
             part = self.db.execute(
@@ -160,13 +194,11 @@ class Store:
         if backwards and strict:
             raise LogError(f"{self.files[first[0]]}, row {first[1]}: time runs backwards")
         if backwards:
-            self.db.execute("CREATE TABLE sorted AS SELECT * FROM log ORDER BY time, seq")
-            self.db.execute("DROP TABLE log; ALTER TABLE sorted RENAME TO log")
-            self.db.execute("UPDATE log SET seq = rowid")
             self.notes.append(
                 f"time runs backwards {counted(backwards, 'time', 'times')}, first in {self.files[first[0]]}, "
                 f"row {first[1]}; rows were sorted by time"
             )
+        return backwards > 0
 
 
 class StoredLog:
@@ -191,13 +223,16 @@ class StoredLog:
 
     def _find_actions(self) -> list[str]:
         found = {action for (action,) in self._db.execute("SELECT DISTINCT action FROM log").fetchall()}
-        if "options" in self._store._columns:
+        if "options" in self._store.meanings:
             query = "SELECT DISTINCT unnest(options) FROM log"
             found |= {option for (option,) in self._db.execute(query).fetchall()}
         for columns in self._store.wide.values():
             found |= set(columns)
         actions = in_order(found)
-        self._db.execute(f"CREATE TYPE option AS ENUM ({', '.join(literal(action) for action in actions)})")
+        named = {"name": np.array(actions, object)}
+        self._db.register("named", named)
+        self._db.execute("CREATE TABLE names AS SELECT name FROM named")
+        self._db.execute("CREATE TYPE option AS ENUM (SELECT name FROM names)")
         return actions
 
     def close(self) -> None:
@@ -214,10 +249,9 @@ class StoredLog:
             "time" if self.has_time else "(seq + 1)::DOUBLE AS time",
             "coalesce(position, 0) AS position",
         ]
-        fixed += [f"coalesce({column}, 'nan'::DOUBLE) AS {column}" for column in store.numeric.values()]
+        absent = "0" if store.zero else "'nan'::DOUBLE"
+        fixed += [f"coalesce({column}, {absent}) AS {column}" for column in store.numeric.values()]
         fixed += list(store.categorical.values())
-        ragged = "options" in store._columns
-        fixed += ["len(options) AS offers"] if ragged else []
         last = int(store.one("SELECT max(seq) FROM log")[0])
         for start in range(0, last + 1, size):
             cursor = self._db.cursor()  # its own, so that several passes may run at once
@@ -227,8 +261,12 @@ class StoredLog:
             if not rows:
                 continue
             offered = option = features = None
-            if store.wide:
-                offered, option, features = self._wide(cursor, where, rows)
+            if store.wide or "options" in store.meanings:
+                offered, option = self._offers(cursor, where, rows)
+                if store.wide:
+                    features = self._wide(cursor, where, offered, option)
+                elif "features" in store.meanings:
+                    features = self._ragged(cursor, where)
             numbers = [part[column] for column in store.numeric.values()]
             categories = [part[column] for column in store.categorical.values()]
             yield Batch(
@@ -246,8 +284,31 @@ class StoredLog:
                 features=features,
             )
 
-    def _wide(self, cursor: Any, where: str, rows: int) -> tuple[np.ndarray, np.ndarray, Options]:
-        """Every option in every row, with the numbers of its own columns; zeros are left out."""
+    def _offers(self, cursor: Any, where: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which options each row offers: all of them where it names none."""
+        width = len(self.actions)
+        if "options" not in self._store.meanings:
+            return np.arange(0, rows * width + 1, width), np.tile(np.arange(width), rows)
+        offers = "coalesce(options, enum_range(NULL::option)::VARCHAR[])"
+        lengths = cursor.execute(f"SELECT len({offers}) AS offers {where} ORDER BY seq").fetchnumpy()["offers"]
+        code = "enum_code(each::option)::BIGINT AS code"
+        flat = f"SELECT {code} FROM (SELECT unnest({offers}) AS each FROM (SELECT options {where} ORDER BY seq))"
+        return np.concatenate([[0], np.cumsum(lengths)]), cursor.execute(flat).fetchnumpy()["code"]
+
+    def _ragged(self, cursor: Any, where: str) -> Options:
+        """The features that each offered option brings along."""
+
+        def flat(column: str) -> np.ndarray:
+            query = f"SELECT unnest({column}) AS each FROM (SELECT * {where} ORDER BY seq)"
+            found: np.ndarray = cursor.execute(query).fetchnumpy()["each"]
+            return found
+
+        none = f"list_resize([]::BIGINT[], {len(self.actions)}, 0)"
+        counts = flat(f"coalesce(counts, {none})")
+        return Options(np.concatenate([[0], np.cumsum(counts)]), flat("keys"), flat("numbers"))
+
+    def _wide(self, cursor: Any, where: str, offered: np.ndarray, option: np.ndarray) -> Options:
+        """Features of offered options that lie in columns of their own; zeros are left out."""
         width = len(self.actions)
         place = {action: index for index, action in enumerate(self.actions)}
         cells: list[np.ndarray] = []
@@ -255,19 +316,25 @@ class StoredLog:
         values: list[np.ndarray] = []
         for feature, columns in self._store.wide.items():
             part = cursor.execute(f"SELECT {', '.join(columns.values())} {where} ORDER BY seq").fetchnumpy()
-            key = key_of(feature)
-            for option, column in columns.items():
+            hashed = key_of(feature)
+            for name, column in columns.items():
                 number = np.ma.filled(part[column], 0.0)
                 at = np.flatnonzero(number)
-                cells.append(at * width + place[option])
-                keys.append(np.full(at.size, key, np.uint64))
+                cells.append(at * width + place[name])
+                keys.append(np.full(at.size, hashed, np.uint64))
                 values.append(number[at])
-        cell = np.concatenate(cells)
-        order = np.argsort(cell, kind="stable")
-        start = np.zeros(rows * width + 1, np.int64)
-        np.cumsum(np.bincount(cell, minlength=rows * width), out=start[1:])
-        features = Options(start, np.concatenate(keys)[order], np.concatenate(values)[order])
-        return np.arange(0, rows * width + 1, width), np.tile(np.arange(width), rows), features
+        cell, key, value = np.concatenate(cells), np.concatenate(keys), np.concatenate(values)
+        # A cell is a row and an option; `offers` are the cells that are offered, in the order of the flat arrays.
+        offers = np.repeat(np.arange(len(offered) - 1), np.diff(offered)) * width + option
+        order = np.argsort(offers, kind="stable")
+        found = np.searchsorted(offers, cell, sorter=order).clip(max=len(offers) - 1)
+        at = order[found]
+        kept = offers[at] == cell
+        at, key, value = at[kept], key[kept], value[kept]
+        order = np.argsort(at, kind="stable")
+        start = np.zeros(len(offers) + 1, np.int64)
+        np.cumsum(np.bincount(at, minlength=len(offers)), out=start[1:])
+        return Options(start, key[order], value[order])
 
 
 def in_order(names: set[str]) -> list[str]:

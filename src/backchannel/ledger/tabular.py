@@ -14,7 +14,7 @@ import duckdb
 from backchannel.ledger.columns import Columns, Resolved, own_layout
 from backchannel.ledger.problems import LogError, Problems, counted
 from backchannel.ledger.sources import Source
-from backchannel.ledger.store import Store, identifier, key_sql, literal
+from backchannel.ledger.store import Store, identifier, key_sql, list_sql, literal
 
 SAMPLE = 1000
 EXPECTED = {
@@ -24,8 +24,6 @@ EXPECTED = {
     "time": "a number of seconds, ISO text or a timestamp",
     "feedback_time": "a number of seconds, ISO text or a timestamp",
     "position": "a whole number",
-    "options": "options among which the action is",
-    "shown": "true or false",
     "context": "a finite number, as in the rows before",
     "option": "a finite number",
 }
@@ -78,6 +76,14 @@ class Table:
         type_ = self.types[column]
         return not (type_.startswith(("DECIMAL", "FLOAT", "DOUBLE", "BOOLEAN")) or type_.endswith(("INT", "INTEGER")))
 
+    def options(self, column: str) -> str:
+        """SQL: the cell as a list of options, NULL where it is none."""
+        if not self.is_csv and self.types[column].endswith("[]"):
+            return f"{identifier(column)}::VARCHAR[]"
+        cell = self.text(column)
+        parsed = f"WHEN json_valid({cell}) THEN {list_sql(cell)}"
+        return f"CASE WHEN {cell} NOT LIKE '[%' THEN string_split({cell}, '|') {parsed} END"
+
     def time(self, column: str) -> str:
         """SQL: seconds since 1970, NULL where the cell is no time."""
         stamp = f"epoch(TRY_CAST({self.text(column)} AS TIMESTAMPTZ))"
@@ -120,6 +126,20 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
             store.meanings.add(meaning)
             values[meaning], wrong = _cell(table, single[meaning], meaning)
             check(single[meaning], EXPECTED[meaning], wrong)
+    if "options" in single:
+        store.ragged()
+        values["options"] = offers = table.options(single["options"])
+        wrong = (
+            f"{table.text(single['options'])} IS NOT NULL AND NOT coalesce(list_contains({offers}, {action}), false)"
+        )
+        check(single["action"], "one of the options of its row", wrong)
+    if "shown" in single:
+        values["shown"], wrong = _truth(table, single["shown"])
+        check(single["shown"], "true or false", wrong)
+    for meaning in ("id", "policy", "version") if store.text else ():
+        if meaning in single:
+            store.meanings.add(meaning)
+            values[meaning] = table.text(single[meaning])
     for name, column in resolved.context.items():
         cell = table.text(column)
         if numeric[name]:
@@ -159,6 +179,12 @@ def _cell(table: Table, column: str, meaning: str) -> tuple[str, str]:
         number = f"TRY_CAST({number} AS BIGINT)"
     missing = "" if meaning == "time" else f"{cell} IS NOT NULL AND "
     return number, f"{missing}NOT coalesce({right}, false)"
+
+
+def _truth(table: Table, column: str) -> tuple[str, str]:
+    """SQL of a truth value, true where the cell is empty; and SQL that is true where it is wrong."""
+    cell = table.text(column)
+    return f"coalesce(TRY_CAST({cell} AS BOOLEAN), true)", f"{cell} IS NOT NULL AND TRY_CAST({cell} AS BOOLEAN) IS NULL"
 
 
 def _numeric(store: Store, table: Table, resolved: Resolved) -> dict[str, bool]:
