@@ -51,6 +51,7 @@ def test_known_bounds():
     gaps = np.linspace(1e-3, 1, 5000)
     worst = max(min(1000 * d, 2 * (8 * math.log(1000) / d) + 2 * (1 + math.pi**2 / 3) * d) for d in gaps)
     assert worst <= regret_bound(3, 1000)
+    assert regret_bound(3, 1000) == 2 * math.sqrt(16_000 * math.log(1000)) + 2 * (1 + math.pi**2 / 3)
 
 
 def test_known_regret_is_below_theorem_1():

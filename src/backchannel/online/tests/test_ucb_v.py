@@ -22,6 +22,7 @@ def test_step_moments_and_index_by_hand():
     for action, loss in [(0, 0.2), (0, 0.6), (1, 0.5), (1, 0.5)]:
         learner.update(state, NOTHING, action, 1.0, loss)
     np.testing.assert_allclose(state.squares, [0.08, 0.0], atol=1e-15)
+    assert state.range_cost[0] == pytest.approx(3 * 0.1 * 2.0)
     # E = 0.5 log 5 = 0.805; arm 0: 0.4 - sqrt(2 * 0.04 * E / 2) - 0.6 E / 2 = -0.021; arm 1: 0.5 - 0.6 E / 2 = 0.259
     assert learner.act(state, NOTHING, rng) == (0, 1.0)
 
@@ -47,6 +48,7 @@ def test_known_bounds():
     gaps = np.linspace(1e-3, 1, 5000)
     worst = max(min(1000 * d, gap_bound([0, d, d], [0, 0.25, 0.25], 1000)) for d in gaps)
     assert worst <= regret_bound(3, 1000)
+    assert regret_bound(3, 1000) == math.sqrt(20_000 * math.log(1000)) + 40 * math.log(1000)
 
 
 def test_known_regret_is_below_the_paper_s_bound():
