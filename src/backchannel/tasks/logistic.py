@@ -52,11 +52,15 @@ def logistic(arms: int, dimension: int, seed: int = 0, scale: float = 3.0) -> Ta
     return Task(state, arms, rows_of, _dense_loss, _dense_mean, reseed)
 
 
-def sparse_logistic(arms: int, bits: int, seed: int = 0) -> Task:
-    """Options with five hashed features in a table of 2^bits; the loss is 1 with probability sigma(<w, x>)."""
+def sparse_logistic(arms: int, bits: int, seed: int = 0, offset: float = 0.0) -> Task:
+    """Options with five hashed features in a table of 2^bits; the loss is 1 with probability sigma(<w, x>).
+
+    `offset` is added to the weight of the constant: losses are rare where it is far below 0.
+    """
     if arms < 1 or not 1 <= bits <= 30:
         raise ValueError(f"arms must be at least 1 and bits in 1..30, not {arms} and {bits}")
     weights = np.random.default_rng(seed).standard_normal(2**bits)
+    weights[table_index(0, 2**bits)] += offset
     start = np.arange(arms + 1) * FEATURES
     state = Hashed(
         weights, np.zeros(1, np.uint64), start, np.zeros(arms * FEATURES, np.int64), np.ones(arms * FEATURES)

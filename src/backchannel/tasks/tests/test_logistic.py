@@ -67,3 +67,9 @@ def test_wrong_arguments_are_named():
     ]:
         with pytest.raises(ValueError, match=match):
             make()
+
+
+def test_offset_makes_losses_rare():
+    plain, rare = sparse_logistic(3, 12, seed=1), sparse_logistic(3, 12, seed=1, offset=-4.0)
+    scores = [sparse_score(task, 7, 2) for task in (plain, rare)]
+    np.testing.assert_allclose(scores[0] - scores[1], 4.0, rtol=1e-12)
