@@ -4,12 +4,13 @@ Weights w = pi_e / pi_b average 1 if the propensities are right and the logging 
 policy does; then, and only then, importance weighting is unbiased. `diagnose` looks at one evaluated policy:
 
 - effective rows, (sum w)^2 / sum w^2: of how many unweighted rows the estimate has the precision, roughly;
+- effective rewards, the same of w |r|: on how many rewarded rows the estimate rests, where rewards are rare;
 - the largest weight's share: whether one row decides;
 - rows with weight 0: the part of the log that says nothing about the policy;
 - the mean weight against 1. *Too large*: the mean of min(w, c) is at most 1 for every c; it is tested for c = 2, 4,
-  ..., 1024, which is right for weights of any size. *Too small* needs a largest possible weight, since a rare huge weight
-  may just not have occurred: state it, or the largest one seen is taken, and the verdict says so. Both tests are
-  empirical Bernstein bounds: if all is right, an alarm sounds with probability at most `false_alarm`.
+  ..., 1024, which is right for weights of any size. *Too small* needs a largest possible weight, since a rare huge
+  weight may just not have occurred: state it, or the largest one seen is taken, and the verdict says so. Both tests
+  are empirical Bernstein bounds: if all is right, an alarm sounds with probability at most `false_alarm`.
 
 `option_totals` asks the same of the log alone: for each option, the mean of 1{a_i = a} / p_i is the share of rows that
 offered it. `verdict` turns a diagnosis into sentences. They warn; silence is no proof: propensities that are wrong
@@ -37,6 +38,7 @@ from numpy.typing import ArrayLike
 from backchannel.ledger.estimators import Evaluated, clipped
 
 ENOUGH_ROWS = 100  # fewer effective rows than this: a large-sample interval cannot be trusted
+ENOUGH_REWARDS = 30  # the same, with fewer effective rewards than this
 LARGE_SHARE = 0.05  # one row with more of the total weight than this decides too much
 FALSE_ALARM = 1e-3
 _CLIPS = tuple(2.0**k for k in range(1, 11))
@@ -47,6 +49,7 @@ class Diagnosis(NamedTuple):
 
     rows: int
     effective_rows: float
+    effective_rewards: float
     largest_weight: float
     largest_share: float  # of the total weight, on one row
     zero_share: float  # of rows, with weight 0
@@ -91,7 +94,8 @@ def diagnose(rows: Evaluated, largest_weight: float | None = None, false_alarm: 
     cut = ((clipped(w, c), c) for c in _CLIPS)
     return Diagnosis(
         rows=n,
-        effective_rows=total**2 / float((w**2).sum()) if total else 0.0,
+        effective_rows=_effective(w),
+        effective_rewards=_effective(w * np.abs(rows.reward)),
         largest_weight=seen,
         largest_share=seen / total if total else 0.0,
         zero_share=float((w == 0).mean()),
@@ -126,6 +130,11 @@ def verdict(d: Diagnosis) -> list[str]:
         said.append(
             f"The {d.rows} rows are worth about {d.effective_rows:.0f} for this policy, fewer than {ENOUGH_ROWS}: the "
             "log cannot answer with any precision, and its interval may be too narrow."
+        )
+    elif d.effective_rewards < ENOUGH_REWARDS:
+        said.append(
+            f"For this policy the rewards are worth those of about {d.effective_rewards:.0f} rows, fewer than "
+            f"{ENOUGH_REWARDS}: a few rewarded rows decide, and a large-sample interval may be too narrow."
         )
     if d.largest_share > LARGE_SHARE:
         said.append(
@@ -212,6 +221,11 @@ def rows_to_settle(difference: float, deviation: float, error: float = 0.05, pow
         )
     z = NormalDist().inv_cdf(1 - error / 2) + NormalDist().inv_cdf(power)
     return max(2, math.ceil((z * deviation / difference) ** 2))
+
+
+def _effective(w: np.ndarray) -> float:
+    square = float((w**2).sum())
+    return float(w.sum()) ** 2 / square if square else 0.0
 
 
 def _bernstein(x: np.ndarray, reach: float, error: float) -> float:

@@ -30,7 +30,8 @@ lower bound for x_i >= 0 of mean V, at level a, simultaneously for all t:
 since x - m >= -1 makes exp(l (x - V) - (-log(1 - l) - l) (x - m)^2) a supermartingale's factor, however large x gets.
 With x in [0, 1], the bound on x and the bound on 1 - x, each at error / 2, are theorem 2. With weights of unknown size
 and rewards in [0, 1], w r and w (1 - r) are bounded from below by 0, and their means are V and 1 - V because E[w] = 1
-(Waudby-Smith et al. 2024): bounds from both sides without a largest weight. They are wide where weights vary much.
+(Waudby-Smith et al. 2024): bounds from both sides without a largest weight. The upper one is as wide as the weights
+vary; where rewards are rare and a largest weight can be stated, `confidence_sequence` of ips is much narrower.
 
 *Bootstrap*: percentiles of the mean under Poisson(1) resampling of the rows; memory does not grow with the resamples,
 and rows that equal the median contribution (often most of them) are resampled all at once.

@@ -11,14 +11,17 @@ from backchannel.ledger.estimators import evaluated, ips
 from backchannel.ledger.intervals import student
 
 
-def weighted(weight):
-    return evaluated(np.zeros(len(weight)), np.full(len(weight), 0.1), np.asarray(weight) / 10)
+def weighted(weight, reward=1.0):
+    return evaluated(np.full(len(weight), reward), np.full(len(weight), 0.01), np.asarray(weight) / 100)
 
 
 def test_step_diagnosis_by_hand():
     seen = d.diagnose(weighted([0.0, 1.0, 3.0, 4.0]), largest_weight=10)
     assert seen.rows == 4
-    assert seen.effective_rows == pytest.approx(64 / 26)
+    assert seen.effective_rows == seen.effective_rewards == pytest.approx(64 / 26)
+    rewarded = weighted([0.0, 1.0, 3.0, 4.0])._replace(reward=np.array([5.0, -2.0, 1.0, 0.0]))
+    assert d.diagnose(rewarded).effective_rewards == pytest.approx((2 + 3) ** 2 / (4 + 9))
+    assert d.diagnose(weighted([1.0, 2.0], reward=0.0)).effective_rewards == 0
     assert (seen.largest_weight, seen.largest_share, seen.zero_share) == pytest.approx((4, 0.5, 0.25))
     assert seen.mean_weight == pytest.approx(2.0)
     assert (seen.reach, seen.reach_assumed) == (10, False)
@@ -34,6 +37,17 @@ def test_step_option_totals_by_hand():
     assert not totals.alarm.any()
 
 
+def test_step_option_totals_alarm_where_the_bernstein_bound_says_so():
+    # n rows, k of them with option 1 at propensity 1/4: x is 4 in k rows, else 0. Four tests share the false alarm.
+    n, alarm, doubt = 1000, 0.01, math.log(2 * 4 / 0.01)
+    for k in range(250, 400):
+        x = np.where(np.arange(n) < k, 4.0, 0.0)
+        slack = math.sqrt(2 * x.var(ddof=1) * doubt / n) + 7 * 4 * doubt / (3 * (n - 1))
+        totals = d.option_totals(x > 0, np.where(x > 0, 0.25, 0.75), 2, smallest_propensity=0.25, false_alarm=alarm)
+        assert totals.alarm[1] == (abs(x.mean() - 1) > slack), k
+    assert totals.alarm[1]
+
+
 def test_step_too_small_where_the_bernstein_bound_says_so():
     # Constant weights: no variance, so that 1 - mean must exceed 7 reach log(4 / f) / (3 (n - 1)).
     n, reach, alarm = 1001, 2.0, 0.01
@@ -44,7 +58,7 @@ def test_step_too_small_where_the_bernstein_bound_says_so():
 
 
 def test_step_too_large_by_the_best_clip():
-    # Constant weights between 1 and 2 pass the clip at 2 whole, and its slack, 7 * 2 log(40 / f) / (3 (n - 1)), is least.
+    # Constant weights between 1 and 2 pass the clip at 2 whole, with the least slack: 7 * 2 log(40 / f) / (3 (n - 1)).
     alarm, slack = 0.01, 14 * math.log(4000) / 3000
     assert d.diagnose(weighted(np.full(1001, 1 + slack + 1e-6)), false_alarm=alarm).too_large
     assert not d.diagnose(weighted(np.full(1001, 1 + slack - 1e-6)), false_alarm=alarm).too_large
@@ -164,10 +178,9 @@ def test_contrast_one_options_wrong_propensities_are_named():
 
 
 def test_contrast_an_option_never_tried_shows_in_the_mean_weight():
-    # The evaluated policy takes, half of the time, an option that the log never has: the mean weight is 1/2, for sure.
-    rng = np.random.default_rng(5)
-    option = rng.integers(2, size=2000)
-    lines = d.verdict(d.diagnose(evaluated(np.zeros(2000), np.full(2000, 0.5), np.where(option == 0, 0.25, 0.25))))
+    # Two options logged at 1/2 each; the evaluated policy takes each at 1/4, and half of the time one that is never
+    # logged: every weight is 1/2.
+    lines = d.verdict(d.diagnose(evaluated(np.ones(2000), np.full(2000, 0.5), np.full(2000, 0.25))))
     assert len(lines) == 1
     assert "smaller than 1" in lines[0]
     assert "the largest one seen" in lines[0]
@@ -178,6 +191,8 @@ def test_contrast_verdicts_name_what_is_wrong():
     few = np.zeros(3000)
     few[:60] = 10.0
     assert any("fewer than 100" in line for line in d.verdict(d.diagnose(weighted(few))))
+    rare = d.diagnose(weighted(np.ones(3000))._replace(reward=(np.arange(3000) < 12).astype(float)))
+    assert ["about 12 rows" in line for line in d.verdict(rare)] == [True]
     heavy = np.full(3000, 0.9)
     heavy[0] = 9.0
     assert not any("One row" in line for line in d.verdict(d.diagnose(weighted(heavy))))

@@ -50,6 +50,22 @@ def test_step_confidence_sequence_is_theorem_2():
     np.testing.assert_allclose(ours.high, 3 * np.minimum.accumulate(highs) - 1, rtol=1e-9)
 
 
+def test_step_lower_sequence_cuts_its_guess_at_1():
+    # x far above 1: the running guess m stays at 1, so that x - m >= -1 whatever x does next.
+    x, doubt = np.array([9.0, 0.0, 30.0, 0.5, 0.0]), math.log(20)
+    guess, spread, bounds = [0.5], [0.25], []
+    bets = won = paid = 0.0
+    for t in range(1, 6):
+        bet = min(0.5, math.sqrt(2 * doubt / (spread[-1] * math.log(1 + t))))  # v_{t-1} t = 1/4 + sum of squares
+        bets, won = bets + bet, won + bet * x[t - 1]
+        paid += (-math.log(1 - bet) - bet) * (x[t - 1] - guess[-1]) ** 2
+        bounds.append((won - paid - doubt) / bets)
+        guess.append(min(1.0, (0.5 + x[:t].sum()) / (t + 1)))
+        spread.append(spread[-1] + (x[t - 1] - guess[-1]) ** 2)
+    assert guess[1:] == [1.0] * 5
+    np.testing.assert_allclose(ci.lower_sequence(x, 0.05), np.maximum.accumulate(bounds), rtol=1e-12)
+
+
 def test_step_off_policy_sequence_reflects_the_reward():
     rng = np.random.default_rng(1)
     w, r = rng.exponential(size=500), rng.random(500)
