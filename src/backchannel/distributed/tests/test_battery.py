@@ -1,0 +1,43 @@
+"""The torch battery, on every exchange of the family; and what its processes say when one of them is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch", reason="distributed methods need torch")
+
+from backchannel.card import discover
+from backchannel.testing.torch_battery import (
+    EXCHANGE_CHECKS,
+    _await,
+    check_processes,
+    in_two_processes,
+)
+
+METHODS = [method for method in discover("distributed") if method.card.protocol == "exchange"]
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return in_two_processes(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+@pytest.mark.parametrize("check", EXCHANGE_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_every_exchange(check, method):
+    check(method)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+def test_every_exchange_in_two_processes(method, processes):
+    check_processes(method, processes)
+
+
+def test_a_missing_or_failed_process_is_named(tmp_path):
+    with pytest.raises(TimeoutError, match=r"rank 0, 1 did not answer within 0\.0 seconds"):
+        in_two_processes(METHODS, timeout=0.0)
+    with open(tmp_path / "0.err", "wb") as errors:
+        failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit('no such method')"], stderr=errors)
+    with pytest.raises(RuntimeError, match="rank 0 of 1 failed: no such method"):
+        _await([failing], tmp_path, timeout=60.0)

@@ -1,0 +1,134 @@
+"""Compressors: their constants, their bytes, their luck."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="compressors need torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from backchannel.parts.compressors import contractive, identity, natural, rand_k, top_k  # noqa: E402
+from backchannel.parts.counter_random import mix, uniform_at  # noqa: E402
+from backchannel.parts.torch_random import keys, uniform  # noqa: E402
+
+ALL = {
+    "identity": identity(),
+    "top_1": top_k(1),
+    "top_3": top_k(3),
+    "rand_2": rand_k(2),
+    "natural": natural(),
+    "contractive rand_2": contractive(rand_k(2)),
+}
+NUMBERS = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-30)
+VECTORS = st.lists(NUMBERS, min_size=1, max_size=9)
+
+
+def _row(values, dtype=torch.float64):
+    return torch.tensor([values], dtype=dtype)
+
+
+def _keys(rows, seed=0):
+    return keys(seed, torch.zeros(1, dtype=torch.int64), torch.arange(rows))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(max_examples=30, deadline=None)
+@given(values=VECTORS, seed=st.integers(0, 2**31))
+def test_bytes_hold_the_message_and_are_as_many_as_counted(name, dtype, values, seed):
+    compressor, x = ALL[name], torch.stack([_row(values, dtype)[0], -_row(values, dtype)[0]])
+    message = compressor.compress(x, _keys(2, seed))
+    packed = compressor.pack(message)
+    assert compressor.bits(message) == sum(8 * len(one) for one in packed)
+    again = compressor.unpack(packed, x.shape[1], dtype)
+    torch.testing.assert_close(compressor.decompress(again), compressor.decompress(message), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@settings(max_examples=60, deadline=None)
+@given(values=VECTORS)
+def test_top_k_contracts_by_its_constant_and_no_less(k, values):
+    compressor, x = top_k(k), _row(values)
+    out = compressor.decompress(compressor.compress(x, _keys(1)))
+    alpha = compressor.contraction(x.shape[1])
+    assert float((out - x).square().sum()) <= (1 - alpha) * float(x.square().sum()) * (1 + 1e-12)
+    even = torch.ones_like(x)  # the worst case: equality
+    lost = (compressor.decompress(compressor.compress(even, _keys(1))) - even).square().sum()
+    assert float(lost) == pytest.approx((1 - alpha) * x.shape[1])
+
+
+@pytest.mark.parametrize("name", ["rand_2", "natural", "contractive rand_2"])
+@settings(max_examples=6, deadline=None)
+@given(values=st.lists(st.floats(-100, 100).filter(lambda v: abs(v) > 0.01), min_size=2, max_size=5))
+def test_random_ones_keep_their_mean_and_variance(name, values):
+    # 4,000 keys are fixed, vectors are drawn: means are compared with 7 standard errors (below 1e-11 a comparison).
+    compressor, x, n = ALL[name], _row(values), 4_000
+    out = compressor.decompress(compressor.compress(x.repeat(n, 1), _keys(n)))
+    omega, alpha, d = compressor.variance(x.shape[1]), compressor.contraction(x.shape[1]), x.shape[1]
+    if omega is not None:
+        off, error = (out.mean(0) - x[0]).abs(), out.std(0) / np.sqrt(n)
+        assert bool((off <= 7 * error + 1e-9).all())
+    lost = (out - x).square().sum(1) / x.square().sum()
+    bound = omega if omega is not None else 1 - alpha
+    assert float(lost.mean()) <= bound + 7 * float(lost.std()) / np.sqrt(n) + 1e-9
+    if "rand" in name:  # with equality
+        assert float(lost.mean()) >= bound - 7 * float(lost.std()) / np.sqrt(n) - 1e-9
+    assert alpha is None or 0 < alpha <= 1
+    assert d == out.shape[1]
+
+
+def test_constants():
+    assert top_k(2).contraction(8) == 0.25
+    assert top_k(9).contraction(8) == 1.0
+    assert top_k(2).variance(8) is None
+    assert rand_k(2).variance(8) == 3.0
+    assert contractive(rand_k(2)).contraction(8) == 0.25
+    assert (natural().contraction(8), natural().variance(8)) == (0.875, 0.125)
+    assert (identity().contraction(8), identity().variance(8)) == (1.0, 0.0)
+
+
+def test_natural_is_a_power_of_two_next_to_the_number():
+    x = torch.tensor([[1.0, 3.0, -5.0, 0.0, 0.75, -0.0, 1e-310, 1.7e308]], dtype=torch.float64)
+    out = natural().decompress(natural().compress(x.repeat(4000, 1), _keys(4000)))
+    near = [{1.0}, {2.0, 4.0}, {-4.0, -8.0}, {0.0}, {0.5, 1.0}, {0.0}, {0.0}, {2.0**1023}]
+    assert [set(column.tolist()) for column in out.T] == near
+
+
+def test_natural_bits_are_sign_and_exponent():
+    x = torch.ones(1, 16)
+    assert natural().bits(natural().compress(x, _keys(1))) == 9 * 16
+    assert natural().bits(natural().compress(x.double(), _keys(1))) == 12 * 16
+    assert top_k(1).bits(top_k(1).compress(x, _keys(1))) == 40  # 32 + 4, in whole bytes
+
+
+@pytest.mark.parametrize("name", ["identity", "top_3", "rand_2"])
+def test_homogeneous_ones_are_and_natural_is_not(name):
+    x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def apply(compressor, x):
+        return compressor.decompress(compressor.compress(x, _keys(50)))
+
+    torch.testing.assert_close(apply(ALL[name], 3 * x), 3 * apply(ALL[name], x))
+    assert not torch.allclose(apply(natural(), 3 * x), 3 * apply(natural(), x))
+    torch.testing.assert_close(apply(natural(), 4 * x), 4 * apply(natural(), x), rtol=0, atol=0)
+
+
+def test_random_numbers_are_those_of_the_compiled_generator():
+    seed, t, workers = 5, torch.tensor([7]), torch.tensor([0, 3, 9])
+    ours = keys(seed, t, workers)
+    golden, stride = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1342543DE82EF95)
+    with np.errstate(over="ignore"):
+        rounds = mix(np.uint64(seed) + golden * np.uint64(8))
+        for own, worker in zip(ours.tolist(), workers.tolist(), strict=True):
+            assert np.uint64(own % 2**64) == mix(np.uint64(rounds) + stride * np.uint64(worker + 1))
+        # uniform_at(seed, t, index) is the uniform number of the key that its seed and round make
+        key = torch.tensor([int(np.array(rounds, np.uint64).view(np.int64))])
+    np.testing.assert_array_equal(uniform(key, 20)[0], [uniform_at(np.uint64(seed), 7, i) for i in range(20)])
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        top_k(0)
+    with pytest.raises(ValueError, match="biased"):
+        contractive(top_k(1))

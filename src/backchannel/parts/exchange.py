@@ -1,0 +1,79 @@
+"""What an exchange is, what it works on, and the loop that runs it.
+
+An exchange is a method of distributed optimisation: two pure functions over a Comm (`parts/comm.py`). Its State is a
+NamedTuple of tensors, so that `state._asdict()` is a state dict, and going on from it is going on to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backchannel.parts.comm import Comm
+
+State = Any  # a NamedTuple of tensors, with a field `x`: the model, [d]
+Gradient = Callable[[Tensor], Tensor]  # x [d] -> [local, d]: the gradient of each worker that lives here
+
+
+class Exchange(NamedTuple):
+    """A method, ready to run.
+
+    - `init(comm, gradient, start) -> State`: at the model `start`; may already send.
+    - `step(comm, gradient, state) -> (State, Info)`: one round.
+    """
+
+    init: Callable[[Comm, Gradient, Tensor], State]
+    step: Callable[[Comm, Gradient, State], tuple[State, Any]]
+
+
+class Problem(NamedTuple):
+    """Minimise the mean of n workers' functions, each smooth.
+
+    `gradients(x, workers)` is [len(workers), d]; `loss(x)` the mean of the functions; `smoothness` L of that mean, and
+    `worker_smoothness` float64[n] the L_i.
+    """
+
+    gradients: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor]
+    smoothness: float
+    worker_smoothness: Tensor
+    dimension: int
+
+    def oracle(self, comm: Comm) -> Gradient:
+        """The gradients of the workers that live at `comm`."""
+        return lambda x: self.gradients(x, comm.workers)
+
+    def squared_gradient(self, x: Tensor) -> float:
+        """|| grad f(x) ||^2 of the mean, which no worker knows."""
+        everyone = torch.arange(len(self.worker_smoothness))
+        return float(self.gradients(x, everyone).mean(0).square().sum())
+
+
+class Curve(NamedTuple):
+    """What `run` saw: at `rounds`, the bits sent up so far and || grad f ||^2; and the last State."""
+
+    rounds: list[int]
+    up: list[int]
+    squared_gradients: list[float]
+    state: State
+
+
+def run(
+    exchange: Exchange, problem: Problem, comm: Comm, rounds: int, start: Tensor, target: float = 0.0, every: int = 1
+) -> Curve:
+    """Run to `rounds`, or until || grad f ||^2 is at most `target`; look every `every` rounds."""
+    gradient = problem.oracle(comm)
+    state = exchange.init(comm, gradient, start)
+    curve = Curve([], [], [], state)
+    for t in range(1, rounds + 1):
+        state, _ = exchange.step(comm, gradient, state)
+        if t % every == 0 or t == rounds:
+            curve.rounds.append(t)
+            curve.up.append(comm.up)
+            curve.squared_gradients.append(problem.squared_gradient(state.x))
+            if curve.squared_gradients[-1] <= target:
+                break
+    return curve._replace(state=state)

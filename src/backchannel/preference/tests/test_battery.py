@@ -1,0 +1,16 @@
+"""The torch battery, on every objective of the family."""
+
+import pytest
+
+pytest.importorskip("torch", reason="preference objectives need torch")
+
+from backchannel.card import discover
+from backchannel.testing.torch_battery import OBJECTIVE_CHECKS
+
+METHODS = [method for method in discover("preference") if method.card.protocol == "objective"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+@pytest.mark.parametrize("check", OBJECTIVE_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_every_objective(check, method):
+    check(method)

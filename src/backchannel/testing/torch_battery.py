@@ -1,0 +1,319 @@
+"""The torch battery: what must hold for every objective and every exchange. Public, for methods of one's own:
+
+    from backchannel.card import Method
+    from backchannel.testing.torch_battery import OBJECTIVE_CHECKS
+
+    @pytest.mark.parametrize("check", OBJECTIVE_CHECKS, ids=lambda check: check.__name__)
+    def test_my_objective(check):
+        check(Method("my_objective", "preference", my_module.CARD, my_module))
+
+Objectives are tried on made-up pairs; exchanges on a small quadratic whose every number is a dyadic fraction, so that
+float64 is exact and "the same" means the same to the last bit. A check raises AssertionError. Nothing is left to luck.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from backchannel.card import Method, find
+from backchannel.parts.comm import Comm, Stacked, TorchComm
+from backchannel.parts.compressors import Compressor, Message, contractive, identity, natural, rand_k, top_k
+from backchannel.parts.exchange import Problem
+from backchannel.parts.preference import Pairs, random_pairs, swapped
+from backchannel.testing.battery import check_card
+
+Check = Callable[[Method], None]
+
+# ---- objectives
+
+
+def check_loss_of_each_pair(method: Method) -> None:
+    """One loss for each pair, in the batch's dtype and finite; Info is detached tensors, a row for each pair."""
+    for dtype in (torch.float32, torch.float64):
+        pairs = Pairs(*(x.to(dtype).requires_grad_() for x in random_pairs(7, seed=0)))
+        loss, info = method.example()(pairs)
+        assert loss.shape == (7,), f"{method.key}: the loss of 7 pairs has the shape {tuple(loss.shape)}"
+        assert loss.dtype == dtype, f"{method.key}: the loss of {dtype} log-probabilities is {loss.dtype}"
+        assert loss.requires_grad, f"{method.key}: the loss does not depend on the policy"
+        assert bool(torch.isfinite(loss).all())
+        for name, value in info._asdict().items():
+            assert value.shape[:1] == (7,), f"{method.key}: Info.{name} has no row for each pair"
+            assert not value.requires_grad, f"{method.key}: Info.{name} is not detached"
+
+
+def check_batch(method: Method) -> None:
+    """A pair's loss depends on no other pair: splitting or reordering the batch changes nothing."""
+    objective, pairs = method.example(), random_pairs(12, seed=1)
+    loss, _ = objective(pairs)
+    parts = [objective(Pairs(*(x[i : i + 5] for x in pairs)))[0] for i in (0, 5, 10)]
+    torch.testing.assert_close(torch.cat(parts), loss, msg=f"{method.key}: splitting the batch changes its losses")
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
+    mixed, _ = objective(Pairs(*(x[order] for x in pairs)))
+    torch.testing.assert_close(mixed, loss[order], msg=f"{method.key}: the order of the batch changes its losses")
+
+
+def check_extreme_log_probabilities(method: Method) -> None:
+    """Losses and gradients stay finite at log-probabilities of +-10,000, in float32."""
+    ends = torch.cartesian_prod(*[torch.tensor([-1e4, 0.0, 1e4])] * 4)
+    pairs = Pairs(*(x.clone().requires_grad_() for x in ends.T))
+    loss, _ = method.example()(pairs)
+    assert bool(torch.isfinite(loss).all()), f"{method.key}: a loss at extreme log-probabilities is not finite"
+    gradients = torch.autograd.grad(loss.sum(), pairs[:2])
+    finite = all(bool(torch.isfinite(g).all()) for g in gradients)
+    assert finite, f"{method.key}: a gradient at extreme log-probabilities is not finite"
+
+
+def check_gradient(method: Method) -> None:
+    """The gradient is that of the loss: finite differences in float64."""
+    objective, pairs = method.example(), random_pairs(6, seed=3)
+
+    def loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+        return objective(pairs._replace(policy_chosen=chosen, policy_rejected=rejected))[0]
+
+    inputs = [x.clone().requires_grad_() for x in pairs[:2]]
+    assert torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-6)
+
+
+def check_prefers_the_chosen(method: Method) -> None:
+    """At the reference itself, raising the chosen answer and lowering the rejected one lowers the loss."""
+    pairs = random_pairs(6, seed=4)
+    policy = [pairs.reference_chosen.clone().requires_grad_(), pairs.reference_rejected.clone().requires_grad_()]
+    loss, _ = method.example()(Pairs(policy[0], policy[1], pairs.reference_chosen, pairs.reference_rejected))
+    chosen, rejected = torch.autograd.grad(loss.sum(), policy)
+    assert bool((chosen < 0).all()), f"{method.key}: raising the chosen answer does not lower the loss"
+    assert bool((rejected > 0).all()), f"{method.key}: lowering the rejected answer does not lower the loss"
+
+
+def check_swap(method: Method) -> None:
+    """Where Info holds a margin: with the labels swapped it changes its sign."""
+    objective, pairs = method.example(), random_pairs(6, seed=5)
+    margin = getattr(objective(pairs)[1], "margin", None)
+    if margin is not None:
+        message = f"{method.key}: swapping the answers does not negate the margin"
+        torch.testing.assert_close(objective(swapped(pairs))[1].margin, -margin, msg=message)
+
+
+OBJECTIVE_CHECKS: tuple[Check, ...] = (
+    check_card,
+    check_loss_of_each_pair,
+    check_batch,
+    check_extreme_log_probabilities,
+    check_gradient,
+    check_prefers_the_chosen,
+    check_swap,
+)
+
+# ---- exchanges
+
+WORKERS, DIMENSION, ROUNDS = 4, 3, 6
+
+
+def arena() -> Problem:
+    """Four workers whose curvatures and centres are dyadic numbers: six rounds of descent are exact in float64."""
+    curvature = torch.tensor([[1.0, 0.5, 1.0], [0.5, 1.0, 1.0], [2.0, 1.0, 1.0], [2.0, 4.0, 1.0]], dtype=torch.float64)
+    centres = torch.tensor(
+        [[3.0, -1.0, 2.0], [0.0, 4.0, -2.0], [-5.0, 1.0, 1.0], [2.0, 2.0, -7.0]], dtype=torch.float64
+    )
+
+    def gradients(x: Tensor, local: Tensor) -> Tensor:
+        return curvature[local] * (x - centres[local])
+
+    def loss(x: Tensor) -> Tensor:
+        return (curvature * (x - centres).square()).sum() / (2 * WORKERS)
+
+    return Problem(gradients, loss, float(curvature.mean(0).max()), curvature.max(1).values, DIMENSION)
+
+
+def check_state_is_tensors(method: Method) -> None:
+    """A State is a NamedTuple of tensors with the model as `x`; a step leaves the State that it was given alone."""
+    problem, comm = arena(), Stacked(WORKERS)
+    exchange = method.example()
+    state = exchange.init(comm, problem.oracle(comm), _start())
+    for name, value in state._asdict().items():
+        assert isinstance(value, Tensor), f"{method.key}: State.{name} is a {type(value).__name__}, not a tensor"
+    assert state.x.shape == (DIMENSION,)
+    before = [value.clone() for value in state]
+    after, info = exchange.step(comm, problem.oracle(comm), state)
+    assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True)), f"{method.key}: a step changed its input"
+    assert type(after) is type(state), f"{method.key}: a step changes the State's type"
+    assert all(isinstance(value, Tensor) for value in info), f"{method.key}: Info is not all tensors"
+    moved = _play(exchange, Stacked(WORKERS), ROUNDS).x
+    assert not torch.equal(moved, _start()), f"{method.key}: the model has not moved after {ROUNDS} rounds"
+
+
+def check_identity_is_gradient_descent(method: Method) -> None:
+    """For exchanges with a compressor and a step size: uncompressed, it is gradient descent, to the last bit."""
+    if not {"compressor", "step_size"} <= set(method.card.example):
+        return
+    problem, everyone = arena(), torch.arange(WORKERS)
+    x, step = _start(), method.card.example["step_size"]
+    for _ in range(ROUNDS):
+        x = x - step * problem.gradients(x, everyone).mean(0)
+    state = _play(_with(method, identity()), Stacked(WORKERS), ROUNDS)
+    assert torch.equal(state.x, x), f"{method.key}: uncompressed it is not gradient descent: {state.x} against {x}"
+
+
+def check_bits_are_bytes(method: Method) -> None:
+    """The bits counted are those of the packed messages, and the messages survive being packed."""
+    for name, exchange in _variants(method).items():
+        counted, packed = Stacked(WORKERS), _Packing(WORKERS)
+        one, other = _play(exchange, counted, ROUNDS), _play(exchange, packed, ROUNDS)
+        assert counted.up == packed.up, f"{method.key}, {name}: {counted.up} bits counted, {packed.up} packed"
+        assert counted.down == packed.down
+        _assert_same(one, other, f"{method.key}, {name}: packing a message changes it")
+
+
+def check_resume(method: Method) -> None:
+    """Going on from a state dict, through bytes, is going on without a stop, to the last bit."""
+    for name, exchange in _variants(method).items():
+        whole, half = _play(exchange, Stacked(WORKERS), ROUNDS), _play(exchange, Stacked(WORKERS), ROUNDS // 2)
+        file = io.BytesIO()
+        torch.save(half._asdict(), file)
+        file.seek(0)
+        again = type(half)(**torch.load(file, weights_only=True))
+        rest = _play(exchange, Stacked(WORKERS), ROUNDS - ROUNDS // 2, again)
+        _assert_same(whole, rest, f"{method.key}, {name}: resuming is not the same")
+
+
+EXCHANGE_CHECKS: tuple[Check, ...] = (
+    check_card,
+    check_state_is_tensors,
+    check_identity_is_gradient_descent,
+    check_bits_are_bytes,
+    check_resume,
+)
+
+
+class Processes(NamedTuple):
+    """What came of the methods in two processes: for each rank, key -> variant -> (State, bits up, bits down)."""
+
+    results: list[dict[str, dict[str, tuple[dict[str, Tensor], int, int]]]]
+
+
+def in_two_processes(methods: Sequence[Method], timeout: float = 120.0) -> Processes:
+    """Run each method in two processes over gloo, two workers in each, on the loopback interface.
+
+    The port is free because the store that takes it lives here. If a process does not answer within `timeout` seconds,
+    or fails, TimeoutError or RuntimeError names its rank and shows what it wrote.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    names = [f"{method.family}.{method.key}" for method in methods]
+    code = "from backchannel.testing.torch_battery import _process; _process()"
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        processes = []
+        for rank in range(2):
+            arguments = [sys.executable, "-c", code, str(rank), str(store.port), folder, *names]
+            with open(Path(folder) / f"{rank}.err", "wb") as errors:
+                processes.append(subprocess.Popen(arguments, env=environment, stdout=errors, stderr=errors))
+        try:
+            _await(processes, Path(folder), timeout)
+            return Processes([torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)])
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def check_processes(method: Method, processes: Processes) -> None:
+    """`TorchComm` in two processes gives the numbers and bits of `Stacked` in one."""
+    for name, exchange in _variants(method).items():
+        comm = Stacked(WORKERS)
+        state = _play(exchange, comm, ROUNDS)._asdict()
+        for rank, result in enumerate(processes.results):
+            other, up, down = result[method.key][name]
+            assert (up, down) == (comm.up, comm.down), f"{method.key}, {name}: rank {rank} counts other bits"
+            for field, value in state.items():
+                local = 2 * rank if value.shape[:1] == (WORKERS,) else None
+                expected = value if local is None else value[local : local + 2]
+                message = f"{method.key}, {name}: {field} in rank {rank} is not that of one process"
+                torch.testing.assert_close(other[field], expected, rtol=1e-13, atol=1e-13, msg=message)
+
+
+# ---- private
+
+
+class _Packing(Stacked):
+    """Stacked, with every message sent through bytes."""
+
+    def gather(self, message: Message, compressor: Compressor) -> Tensor:
+        packed = compressor.pack(message)
+        self.up += sum(8 * len(one) for one in packed)
+        return compressor.decompress(compressor.unpack(packed, message.dimension, message.values.dtype))
+
+
+def _start() -> Tensor:
+    return torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
+
+
+def _with(method: Method, compressor: Compressor) -> Any:
+    return method.factory(**{**method.card.example, "compressor": compressor})
+
+
+def _variants(method: Method) -> dict[str, Any]:
+    """The card's example, and with other compressors where it takes one: greedy, random and random in its values."""
+    if "compressor" not in method.card.example:
+        return {"example": method.example()}
+    compressors = {"top_k": top_k(2), "rand_k": contractive(rand_k(1)), "natural": natural(), "identity": identity()}
+    return {"example": method.example()} | {name: _with(method, each) for name, each in compressors.items()}
+
+
+def _play(exchange: Any, comm: Comm, rounds: int, state: Any = None) -> Any:
+    gradient = arena().oracle(comm)
+    if state is None:
+        state = exchange.init(comm, gradient, _start())
+    for _ in range(rounds):
+        state, _ = exchange.step(comm, gradient, state)
+    return state
+
+
+def _assert_same(one: Any, other: Any, message: str) -> None:
+    for name, a, b in zip(one._fields, one, other, strict=True):
+        assert torch.equal(a, b), f"{message}: State.{name}"
+
+
+def _await(processes: list[subprocess.Popen], folder: Path, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while any(process.poll() is None for process in processes):
+        failed = [rank for rank, process in enumerate(processes) if process.poll() not in (None, 0)]
+        missing = [rank for rank, process in enumerate(processes) if process.poll() is None]
+        if failed or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    else:
+        failed, missing = [rank for rank, process in enumerate(processes) if process.returncode], []
+    if failed:
+        wrote = (folder / f"{failed[0]}.err").read_text()[-2000:]
+        raise RuntimeError(f"rank {failed[0]} of {len(processes)} failed: {wrote}")
+    if missing:
+        wrote = "".join((folder / f"{rank}.err").read_text()[-1000:] for rank in missing)
+        raise TimeoutError(f"rank {', '.join(map(str, missing))} did not answer within {timeout} seconds. {wrote}")
+
+
+def _process() -> None:
+    """What one of the two processes does."""
+    rank, port, folder, *names = sys.argv[1:]
+    store = TCPStore("127.0.0.1", int(port), is_master=False)
+    dist.init_process_group("gloo", store=store, rank=int(rank), world_size=2)
+    results: dict[str, Any] = {}
+    for family, key in (name.split(".") for name in names):
+        results[key] = {}
+        for variant, exchange in _variants(find(key, family)).items():
+            comm = TorchComm(WORKERS // 2)
+            state = _play(exchange, comm, ROUNDS)
+            results[key][variant] = (dict(state._asdict()), comm.up, comm.down)
+    torch.save(results, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
