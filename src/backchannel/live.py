@@ -38,19 +38,19 @@ def update_once(learner, seen, action, propensity, feedback):
 
 _CLOSED = '''
 @compiled
-def distribution(learner, seen, rng, out):
+def distribution(learner, seen, rng, draws, out):
     """The probabilities of all actions, in closed form."""
     probabilities(learner, seen, out)
 '''
 
 _SAMPLED = '''
 @compiled
-def distribution(learner, seen, rng, out):
-    """The probabilities of all actions, as the shares of 1,000 draws."""
+def distribution(learner, seen, rng, draws, out):
+    """The probabilities of all actions, as their shares in so many draws."""
     out[:] = 0.0
-    for _ in range(1000):
+    for _ in range(draws):
         action, propensity = act(learner, seen, rng)
-        out[action] += 0.001
+        out[action] += 1.0 / draws
 '''
 
 
@@ -86,12 +86,16 @@ class Live:
     def probabilities(self, arms: int, context: Context = NOTHING) -> np.ndarray:
         """float64[arms]: the distribution that `act` draws from; shares of 1,000 draws where it has no closed form."""
         out = np.empty(arms)
-        self._distribution(self.state, context, self.rng, out)
+        self._distribution(self.state, context, self.rng, 1000, out)
         return out
 
 
 def distribution_of(learner: Learner) -> Callable[..., None]:
-    """The compiled `distribution(state, context, rng, out)` of a learner: closed form, or shares of 1,000 draws."""
+    """The compiled `distribution(state, context, rng, draws, out)` of a learner: closed form, or shares of draws.
+
+    Whoever draws the action from `out` itself has, given `out`, exactly these propensities: Thompson sampling, of which
+    no closed form is known, becomes the policy "draw so many samples, then one of them".
+    """
     if learner.probabilities is not None:
         bound = bind(_CLOSED, {"probabilities": learner.probabilities}, (learner.state,))
     else:

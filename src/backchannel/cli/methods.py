@@ -18,7 +18,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command()
 def find(
     words: Annotated[list[str] | None, typer.Argument(help="Words of the name, summary or topics.")] = None,
-    feedback: Annotated[str | None, typer.Option(help="bandit, full, graph, comparison, critique, gradient ...")] = None,
+    feedback: Annotated[
+        str | None, typer.Option(help="bandit, full, graph, comparison, critique, gradient ...")
+    ] = None,
     family: Annotated[str | None, typer.Option(help="online, preference, distributed, language ...")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +49,9 @@ def show(key: str, as_json: AsJson = False) -> None:
         print_json({**entry, "chapter": chapter})
         return
     print(chapter)
-    facts = [f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in entry.items() if value]
+    facts = [
+        f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in entry.items() if value
+    ]
     print("\n" + "\n".join(facts))
 
 

@@ -46,7 +46,12 @@ def code_hash(path: Path) -> str:
     tree.body = [node for node in tree.body if not _is_card(node)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             del body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 

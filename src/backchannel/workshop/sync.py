@@ -1,7 +1,7 @@
 """`make sync`: what is generated from the cards. `index.json`, METHODS.md, the tables of the docs.
 
-    python -m backchannel.workshop.sync            # write
-    python -m backchannel.workshop.sync --check    # exit 1 if anything would change
+python -m backchannel.workshop.sync            # write
+python -m backchannel.workshop.sync --check    # exit 1 if anything would change
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def files() -> dict[Path, str]:
 def strangers(cards: list[dict[str, Any]]) -> list[str]:
     """Sentences about cards whose neighbour does not exist, or whose key stands twice."""
     keys = [card["key"] for card in cards]
-    lost = [f"{c['key']} names the neighbour {c['neighbour']!r}: there is none" for c in cards if c["neighbour"] not in keys]
+    lost = [
+        f"{c['key']} names the neighbour {c['neighbour']!r}: there is none" for c in cards if c["neighbour"] not in keys
+    ]
     return lost + [f"the key {key} stands twice" for key in sorted({k for k in keys if keys.count(k) > 1})]
 
 

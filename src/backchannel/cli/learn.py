@@ -1,0 +1,223 @@
+"""`learn` and `act`: policies from a log, with an honest estimate of each, and one that acts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backchannel.cli import app
+from backchannel.cli.methods import AsJson
+from backchannel.cli.show import print_json, print_table
+
+Text = Annotated[str | None, typer.Option(rich_help_panel="What the columns mean")]
+Texts = Annotated[list[str] | None, typer.Option(rich_help_panel="What the columns mean")]
+CHANNEL = "As if the feedback ..."
+
+
+@app.command()
+def learn(
+    log: Annotated[str | None, typer.Argument(help="A file, a glob, '-', 'open-bandit' or 'digits'.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="A method's key; more than once for more.")] = None,
+    out: Annotated[Path, typer.Option(help="Where policies, report.html and result.json go.")] = Path("learned"),
+    format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet, vw or vw-adf; else recognised.")] = None,
+    action: Text = None,
+    reward: Text = None,
+    propensity: Text = None,
+    context: Texts = None,
+    category: Texts = None,
+    time: Text = None,
+    options: Text = None,
+    position: Text = None,
+    items: Annotated[str | None, typer.Option(help="A table with features of each option.")] = None,
+    reward_range: Annotated[tuple[float, float] | None, typer.Option(help="Least and largest possible reward.")] = None,
+    logged_by: Annotated[
+        str | None, typer.Option(help="open-bandit: random or bts; digits, replay: uniform or stale.")
+    ] = None,
+    replay_supervised: Annotated[Path | None, typer.Option(help="Replay a table as decisions; with --label.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column that holds the right answer.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another log of the same options: estimate its policy too.")
+    ] = None,
+    delay: Annotated[str, typer.Option(help="came late: 90, 30m, 2h ...", rich_help_panel=CHANNEL)] = "0",
+    drop: Annotated[float, typer.Option(help="got lost with this probability.", rich_help_panel=CHANNEL)] = 0.0,
+    budget: Annotated[
+        int | None, typer.Option(help="was bought for so many decisions.", rich_help_panel=CHANNEL)
+    ] = None,
+    flip: Annotated[float, typer.Option(help="lied with this probability.", rich_help_panel=CHANNEL)] = 0.0,
+    skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn policies from a log, estimate what each would have earned, and write them with a report."""
+    from backchannel.cli.progress import bar
+    from backchannel.decide import learn as job
+    from backchannel.decide.told import Channel, seconds
+
+    channel = Channel(delay=seconds(delay), drop=drop, budget=budget, flip=flip, seed=seed)
+    names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
+    columns = _columns({**names, "position": position}, context, category)
+    with bar(quiet=as_json) as progress:
+        opened = _open(log, format, columns, items, logged_by, replay_supervised, label, skip_bad_rows, seed, progress)
+        other = _other(log, against, logged_by, columns, progress)
+        learned, policies = job.learn(
+            opened, policy, channel=channel, against=other, reward_range=reward_range, seed=seed, progress=progress
+        )
+        learned.command = _command()
+        written = _write(out, learned, policies)
+    if as_json:
+        print_json({**_plain(learned), "written": [str(path) for path in written]})
+    else:
+        _print(learned, written)
+
+
+@app.command()
+def act(
+    policy: Annotated[Path, typer.Option(help="A file that `learn` wrote.")],
+    requests: Annotated[
+        str, typer.Argument(help="JSON lines: {context, options?, id?}; default standard input.")
+    ] = "-",
+    seed: int = 0,
+) -> None:
+    """Let a policy decide: one decision with its propensity for each request, as JSON lines."""
+    import msgspec
+
+    from backchannel.decide.policyfile import Request, load_policy
+    from backchannel.decide.policyfile import act as decide
+    from backchannel.feedback import encode
+
+    loaded = load_policy(policy)
+    decoder = msgspec.json.Decoder(Request)
+
+    def lines() -> Iterator[Request]:
+        with sys.stdin.buffer if requests == "-" else open(requests, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield decoder.decode(line)
+                    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                        raise ValueError(f"request {number} is not a JSON object with a context: {error}") from None
+
+    for decision in decide(loaded, lines(), seed):
+        sys.stdout.buffer.write(encode(decision) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _columns(names: dict[str, str | None], context: list[str] | None, category: list[str] | None) -> Any:
+    from backchannel.ledger.columns import Columns
+
+    given = {name: column for name, column in names.items() if column is not None}
+    if not given and not context and not category:
+        return None
+    if "action" not in given:
+        raise ValueError("a column map needs --action: the column that says what was chosen")
+    return Columns(**given, context=tuple(context or ()), categories=tuple(category or ()))  # type: ignore[arg-type]
+
+
+def _open(
+    log: str | None,
+    format: str | None,
+    columns: Any,
+    items: str | None,
+    logged_by: str | None,
+    table: Path | None,
+    label: str | None,
+    skip: int,
+    seed: int,
+    progress: Any,
+) -> Any:
+    from backchannel.decide.replay import DIGITS, ReplayedTable
+    from backchannel.ledger.read import open_log
+
+    if (log is None) == (table is None):
+        raise ValueError("name one log, or a table with --replay-supervised")
+    if table is not None or log == "digits":
+        if table is not None and label is None:
+            raise ValueError("--replay-supervised needs --label: the column that holds the right answer")
+        return ReplayedTable(table or DIGITS, label or "digit", logged_by or "stale", seed)
+    return open_log(
+        str(log),
+        format=format,
+        columns=columns,
+        items=items,
+        skip_bad_rows=skip,
+        logged_by=logged_by or "random",
+        progress=lambda share: progress("reading", share),
+    )
+
+
+def _other(log: str | None, against: str | None, logged_by: str | None, columns: Any, progress: Any) -> Any:
+    from backchannel.ledger.read import open_log
+
+    if against is None and log == "open-bandit":
+        return open_log(log, logged_by="random" if logged_by == "bts" else "bts")
+    return open_log(against, columns=columns) if against is not None else None
+
+
+def _write(out: Path, learned: Any, policies: list[Any]) -> list[Path]:
+    from backchannel.report.page import write_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / "report.html", out / "result.json"]
+    write_page(learned, paths[0])
+    beside = out / ".result.json.tmp"
+    import msgspec
+
+    beside.write_bytes(msgspec.json.format(msgspec.json.encode(learned), indent=1))
+    beside.replace(paths[1])
+    for policy in policies:
+        path = out / f"{policy.key}.policy"
+        policy.save(path)
+        paths.append(path)
+    return paths
+
+
+def _print(learned: Any, written: list[Path]) -> None:
+    facts = learned.log
+    print(
+        f"{facts.name}: {facts.rows:,} decisions, {len(facts.actions)} options, {len(facts.contexts)} context columns"
+    )
+    earned = facts.earned
+    print(f"its own policy earned {earned.value:.4g} a decision [{earned.low:.4g}, {earned.high:.4g}]")
+    for note in facts.notes:
+        print(f"note: {note}")
+    known = any(policy.true_value is not None for policy in learned.policies)
+    columns = ["policy", "estimated value", "95 % interval", "lift over the log", "effective rows", "verdict"]
+    rows = []
+    for p in learned.policies:
+        row: list[Any] = [p.key]
+        if p.answered:
+            lift = f"{p.lift.value:+.4g} [{p.lift.low:+.4g}, {p.lift.high:+.4g}]"
+            row += [p.value.value, f"{p.value.low:.4g} to {p.value.high:.4g}", lift]
+        else:
+            row += ["cannot say", "-", "-"]
+        row += [f"{p.effective_rows:,.0f}", p.verdict if p.answered else "The log cannot answer."]
+        rows.append([*row[:2], p.true_value, *row[2:]] if known else row)
+    print_table("what each would earn", [*columns[:2], "true value", *columns[2:]] if known else columns, rows)
+    for each in learned.against:
+        print(
+            f"the policy of {each.name}, estimated from this log: {each.estimate.value:.4g} "
+            f"[{each.estimate.low:.4g}, {each.estimate.high:.4g}] from {each.effective_rows:,.0f} effective rows; "
+            f"it really earned {each.earned.value:.4g} [{each.earned.low:.4g}, {each.earned.high:.4g}]"
+        )
+    for warning in learned.warnings:
+        print(f"warning: {warning}")
+    print(
+        f"{learned.seconds:.1f} s; wrote {', '.join(str(path) for path in written[:2])} and {len(written) - 2} policies"
+    )
+
+
+def _plain(learned: Any) -> dict[str, Any]:
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(learned)
+    return plain
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["backchannel", *sys.argv[1:]])

@@ -1,0 +1,306 @@
+"""From a log's columns to what a learner sees: plain data that travels inside the policy file.
+
+Two views of the same row. *Rows*: one dense vector x for all options (a constant 1, numbers scaled to mean 0 and
+deviation 1, each frequent category a column, the rest of a column one more), or, where options have features of their
+own, one vector for each option, its features and their products with the context's hashed with a sign into `WIDTH`
+columns. *Sparse*: each option's features hashed into 2^BITS weights: the option's name, its own features, and the
+products of both with every feature of the context.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from backchannel.engine import bind, compiled
+from backchannel.ledger.log import Batch, Log, Options, key_of
+from backchannel.parts.counter_random import mix
+from backchannel.parts.sparse import Sparse
+
+WIDTH = 64
+BITS = 18
+MOST_CATEGORIES = 16  # columns of its own for each categorical context column; rarer values share one
+_CALL = """
+@compiled
+def run(key, value, x):
+    hash_rows(key, value, x)
+"""
+MOST_COLUMNS = 160  # a context of more dense columns than this is hashed with a sign into WIDTH
+
+
+class Encoder(msgspec.Struct):
+    """How rows of one log become features. Everything is a list or a number: it is kept as JSON.
+
+    Attributes:
+        columns: {categorical column: {key of a frequent value: dense column}}; column 0 is the constant.
+        others: {categorical column: dense column of its rarer values; -1 if it has none}.
+        dimension: width of the dense view.
+        hashed: the dense view is hashed with a sign into `dimension` columns instead.
+        ragged: options have features of their own, row by row: learners see one vector an option.
+    """
+
+    actions: list[str]
+    numeric: list[str]
+    mean: list[float]
+    scale: list[float]
+    categorical: list[str]
+    columns: list[dict[str, int]]
+    others: list[int]
+    dimension: int
+    hashed: bool
+    ragged: bool
+    items: tuple[list[int], list[int], list[float]] | None = None
+    bits: int = BITS
+
+
+class Block(NamedTuple):
+    """A batch, encoded: the State of the compiled builders below. Buffers are refilled in place."""
+
+    x: np.ndarray  # float64[n, d]: dense context (empty when ragged)
+    key: np.ndarray  # uint64[n, f]: the context's features; 0 where there is none
+    value: np.ndarray  # float64[n, f]
+    action: np.ndarray  # int64[n]: the option that was chosen: index into the row's options
+    offered: np.ndarray  # int64[n + 1], or empty: every row offers all
+    option: np.ndarray  # int64[m]: which action each offered option is
+    start: np.ndarray  # int64[m + 1], or empty: features of each offered option in its row
+    option_key: np.ndarray  # uint64[...]
+    option_value: np.ndarray  # float64[...]
+    item_start: np.ndarray  # int64[actions + 1], or empty: features of the actions that never change
+    item_key: np.ndarray  # uint64[...]
+    item_value: np.ndarray  # float64[...]
+    name: np.ndarray  # uint64[actions]: keys of the actions' names
+    mask: np.ndarray  # uint64[1]: 2^bits - 1
+    rows: np.ndarray  # float64[most options, d]: buffer
+    sparse_start: np.ndarray  # int64[most options + 1]: buffer
+    sparse_index: np.ndarray  # int64[most features]: buffer
+    sparse_value: np.ndarray  # float64[most features]: buffer
+
+
+def fit_encoder(log: Log, batches: Iterable[Batch]) -> Encoder:
+    """One pass over the log's batches: scales of the numbers, frequent categories."""
+    total, squares, count = (np.zeros(len(log.numeric)) for _ in range(3))
+    seen: list[Counter[int]] = [Counter() for _ in log.categorical]
+    ragged = False
+    for batch in batches:
+        there = np.isfinite(batch.numbers)
+        numbers = np.where(there, batch.numbers, 0.0)
+        total += numbers.sum(axis=0)
+        squares += (numbers**2).sum(axis=0)
+        count += there.sum(axis=0)
+        for j, counter in enumerate(seen):
+            keys, counts = np.unique(batch.categories[:, j], return_counts=True)
+            counter.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+            if len(counter) > 4096:  # keep the frequent ones; a rare value seen again starts anew
+                seen[j] = Counter(dict(counter.most_common(1024)))
+        ragged = ragged or (batch.features is not None and not _offers_all(batch, len(log.actions)))
+    mean = total / np.maximum(count, 1)
+    deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
+    columns, others, dimension = [], [], 1 + len(log.numeric)
+    for counter in seen:
+        frequent = [key for key, _ in counter.most_common(MOST_CATEGORIES) if key != 0]
+        columns.append({str(key): dimension + i for i, key in enumerate(sorted(frequent))})
+        dimension += len(frequent)
+        rarer = len(counter) > len(frequent)
+        others.append(dimension if rarer else -1)
+        dimension += rarer
+    hashed = ragged or dimension > MOST_COLUMNS
+    items = None if log.items is None else tuple(part.tolist() for part in log.items)
+    return Encoder(
+        actions=log.actions,
+        numeric=log.numeric,
+        mean=mean.tolist(),
+        scale=np.where(deviation > 0, deviation, 1.0).tolist(),
+        categorical=log.categorical,
+        columns=columns,
+        others=others,
+        dimension=WIDTH if hashed else dimension,
+        hashed=hashed,
+        ragged=ragged,
+        items=items,  # type: ignore[arg-type]
+    )
+
+
+def encode(encoder: Encoder, batch: Batch) -> Block:
+    """The batch as a Block. A missing number counts as the mean, a missing category as no feature."""
+    n = batch.action.shape[0]
+    numbers = (batch.numbers - np.array(encoder.mean)) / np.array(encoder.scale)
+    numbers = np.where(np.isfinite(numbers), numbers, 0.0)
+    constant, number_keys = key_of("constant"), [key_of(name) for name in encoder.numeric]
+    key = np.empty((n, 1 + numbers.shape[1] + batch.categories.shape[1]), np.uint64)
+    key[:, 0] = constant
+    key[:, 1 : 1 + numbers.shape[1]] = np.array(number_keys, np.uint64)
+    key[:, 1 + numbers.shape[1] :] = batch.categories
+    value = np.ones(key.shape)
+    value[:, 1 : 1 + numbers.shape[1]] = numbers
+    value[key == 0] = 0.0
+    actions = len(encoder.actions)
+    nothing = Options(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0))
+    own, items = batch.features if batch.features is not None else nothing, nothing
+    if encoder.items is not None and not encoder.ragged:
+        items = Options(*(np.array(p, t) for p, t in zip(encoder.items, (np.int64, np.uint64, float), strict=True)))
+    offered, option = np.empty(0, np.int64), np.empty(0, np.int64)
+    if batch.offered is not None and batch.option is not None and (encoder.ragged or not _offers_all(batch, actions)):
+        offered, option = batch.offered, batch.option
+    if own.start.size and not encoder.ragged and offered.size:
+        raise ValueError(
+            f"the rows around {batch.row[0]} offer a part of the options with features; the log that was learned from never did"
+        )
+    most = max(actions, int(np.diff(offered).max())) if offered.size else actions
+    widest = sum(int(np.diff(each.start).max()) if each.start.size > 1 else 0 for each in (own, items))
+    room = most * (1 + widest) * key.shape[1]
+    x = np.empty((0, encoder.dimension))
+    if not encoder.ragged:
+        x = _dense(encoder, numbers, batch.categories, key, value)
+    return Block(
+        x=x,
+        key=key,
+        value=value,
+        action=_within(batch.action, offered, option) if encoder.ragged else batch.action,
+        offered=offered,
+        option=option,
+        start=own.start,
+        option_key=own.key,
+        option_value=own.value,
+        item_start=items.start,
+        item_key=items.key,
+        item_value=items.value,
+        name=np.array([key_of("action", name) for name in encoder.actions], np.uint64),
+        mask=np.array([2**encoder.bits - 1], np.uint64),
+        rows=np.zeros((most, encoder.dimension)),
+        sparse_start=np.zeros(most + 1, np.int64),
+        sparse_index=np.zeros(room, np.int64),
+        sparse_value=np.zeros(room),
+    )
+
+
+def _offers_all(batch: Batch, actions: int) -> bool:
+    """Whether every row offers every action, in their order."""
+    if batch.offered is None or batch.option is None:
+        return True
+    same = np.diff(batch.offered) == actions
+    return bool(same.all()) and bool((batch.option.reshape(-1, actions) == np.arange(actions)).all())
+
+
+def _dense(
+    encoder: Encoder, numbers: np.ndarray, categories: np.ndarray, key: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    n = numbers.shape[0]
+    x = np.zeros((n, encoder.dimension))
+    if encoder.hashed:
+        bind(_CALL, {"hash_rows": _hash_rows}, ()).run(key, value, x)
+        return _scaled(x)
+    x[:, 0] = 1.0
+    x[:, 1 : 1 + numbers.shape[1]] = numbers
+    for j, columns in enumerate(encoder.columns):
+        known = np.zeros(n, bool)
+        for text, column in columns.items():
+            hit = categories[:, j] == np.uint64(int(text))
+            x[hit, column] = 1.0
+            known |= hit
+        if encoder.others[j] >= 0:
+            x[~known, encoder.others[j]] = 1.0
+    return _scaled(x)
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Divided by the root of the number of columns: scaled numbers then have rows of length about 1, as theory asks."""
+    return x / np.sqrt(x.shape[1])
+
+
+def _within(action: np.ndarray, offered: np.ndarray, option: np.ndarray) -> np.ndarray:
+    """The chosen action's place among its row's options."""
+    hits = np.flatnonzero(option == np.repeat(action, np.diff(offered)))
+    rows = np.searchsorted(offered, hits, side="right") - 1
+    first = np.unique(rows, return_index=True)[1]
+    return hits[first] - offered[:-1]
+
+
+@compiled
+def _hash_rows(key, value, x):
+    for i in range(key.shape[0]):
+        for f in range(key.shape[1]):
+            if key[i, f] != 0:
+                _add_hashed(x, i, key[i, f], value[i, f])
+
+
+@compiled
+def _add_hashed(x, row, key, value):
+    bits = mix(key)
+    sign = 1.0 if bits & np.uint64(1) else -1.0
+    x[row, np.int64((bits >> np.uint64(1)) % np.uint64(x.shape[1]))] += sign * value
+
+
+@compiled
+def options_of(block: Block, i: int) -> int:
+    """How many options row i has."""
+    if block.x.shape[0] == 0 and block.offered.shape[0] > 0:
+        return block.offered[i + 1] - block.offered[i]
+    return block.name.shape[0]
+
+
+@compiled
+def nothing_seen(block: Block, i: int, only: int) -> np.ndarray:
+    """The context of learners without contexts."""
+    return block.rows[0, :0]
+
+
+@compiled
+def rows_seen(block: Block, i: int, only: int) -> np.ndarray:
+    """float64[options, d]; with `only` >= 0 just that option's row is filled in."""
+    options = options_of(block, i)
+    for o in range(options):
+        if only >= 0 and o != only:
+            continue
+        if block.x.shape[0] > 0:
+            block.rows[o, :] = block.x[i]
+        else:
+            block.rows[o, :] = 0.0
+            j = block.offered[i] + o
+            for a in range(block.start[j], block.start[j + 1]):
+                own = block.option_key[a]
+                _add_hashed(block.rows, o, own, block.option_value[a])
+                for f in range(1, block.key.shape[1]):
+                    if block.key[i, f] != 0:
+                        crossed = mix(own ^ mix(block.key[i, f]))
+                        _add_hashed(block.rows, o, crossed, block.option_value[a] * block.value[i, f])
+    return block.rows[:options]
+
+
+@compiled
+def sparse_seen(block: Block, i: int, only: int) -> Sparse:
+    """Sparse features of every option; with `only` >= 0 of that option alone, the others empty."""
+    options = options_of(block, i)
+    mask = block.mask[0]
+    at = 0
+    for o in range(options):
+        block.sparse_start[o] = at
+        if only >= 0 and o != only:
+            continue
+        if block.x.shape[0] > 0:  # the option's name, with each feature of the context (one of them is the constant)
+            at = _cross(block, i, block.name[o], 1.0, mask, at)
+        if block.item_start.shape[0] > 0:
+            for a in range(block.item_start[o], block.item_start[o + 1]):
+                at = _cross(block, i, block.item_key[a], block.item_value[a], mask, at)
+        if block.start.shape[0] > 0:
+            j = (block.offered[i] if block.x.shape[0] == 0 else i * options) + o
+            for a in range(block.start[j], block.start[j + 1]):
+                at = _cross(block, i, block.option_key[a], block.option_value[a], mask, at)
+    block.sparse_start[options] = at
+    return Sparse(block.sparse_start[: options + 1], block.sparse_index[:at], block.sparse_value[:at])
+
+
+@compiled
+def _cross(block, i, own, value, mask, at):
+    for f in range(block.key.shape[1]):
+        if block.key[i, f] != 0:
+            block.sparse_index[at] = np.int64(mix(own ^ mix(block.key[i, f])) & mask)
+            block.sparse_value[at] = value * block.value[i, f]
+            at += 1
+    return at
+
+
+SEEN: dict[str, Any] = {"none": nothing_seen, "rows": rows_seen, "sparse": sparse_seen}

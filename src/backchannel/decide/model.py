@@ -1,0 +1,106 @@
+"""The model of the reward that direct and doubly robust estimates use: ridge regression, in closed form.
+
+One regression for each option on the context's dense features; where options have features of their own, one for all on
+theirs. The penalty is 1 on unscaled features, and rewards are centred first, so that with little data the model says the
+mean. It is fitted on other rows than it is applied to.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from backchannel.decide.features import Block, Encoder, rows_seen
+from backchannel.engine import bind, compiled
+
+MOST_NUMBERS = 20_000_000  # entries of all normal matrices: beyond it the model is each option's mean
+
+_CALL = """
+@compiled
+def run(block, use, reward, gram, moment, first):
+    gather(block, use, reward, gram, moment, first)
+"""
+
+
+class Model(NamedTuple):
+    """q(x, a) = mean + x . theta[a], clipped to the range of rewards. One row of theta if options are ragged."""
+
+    theta: np.ndarray  # float64[models, d], or [models, 1] for means
+    mean: np.ndarray  # float64[1]
+    low: np.ndarray  # float64[1]
+    high: np.ndarray  # float64[1]
+
+
+class Normal:
+    """Normal equations of one fold, gathered batch by batch."""
+
+    def __init__(self, encoder: Encoder):
+        models = 1 if encoder.ragged else len(encoder.actions)
+        width = encoder.dimension if models * encoder.dimension**2 <= MOST_NUMBERS else 1
+        self.gram = np.zeros((models, width, width))
+        self.moment = np.zeros((models, width))
+        self.first = np.zeros((models, width))  # sums of x, to centre the rewards afterwards
+        self.count, self.total = 0, 0.0
+
+    def add(self, block: Block, use: np.ndarray, reward: np.ndarray) -> None:
+        """Rows where `use` is set."""
+        run = bind(_CALL, {"gather": _gather}, (block,)).run
+        run(block, use, reward, self.gram, self.moment, self.first)
+        self.count += int(use.sum())
+        self.total += float(reward[use].sum())
+
+
+def solve(parts: list[Normal], low: float, high: float) -> Model:
+    """The ridge regression of the union of `parts`."""
+    count = sum(part.count for part in parts)
+    mean = sum(part.total for part in parts) / count if count else (low + high) / 2
+    gram = sum(part.gram for part in parts) + np.eye(parts[0].gram.shape[1]) / parts[0].gram.shape[1]
+    moment = sum(part.moment for part in parts) - mean * sum(part.first for part in parts)
+    theta = np.linalg.solve(gram, moment[..., None])[..., 0]
+    return Model(theta, np.array([mean]), np.array([low]), np.array([high]))
+
+
+@compiled
+def predicted(model: Model, block: Block, i: int, option: int) -> float:
+    """q(x_i, option)."""
+    total = model.mean[0]
+    if model.theta.shape[1] == 1:
+        total += model.theta[option if model.theta.shape[0] > 1 else 0, 0]
+    elif block.x.shape[0] > 0:
+        for j in range(model.theta.shape[1]):
+            total += model.theta[option, j] * block.x[i, j]
+    else:
+        seen = rows_seen(block, i, option)
+        for j in range(model.theta.shape[1]):
+            total += model.theta[0, j] * seen[option, j]
+    return min(max(total, model.low[0]), model.high[0])
+
+
+@compiled
+def predict_chosen(model: Model, block: Block, out: np.ndarray) -> None:
+    """`out[i]` = q(x_i, a_i)."""
+    for i in range(out.shape[0]):
+        out[i] = predicted(model, block, i, block.action[i])
+
+
+@compiled
+def _gather(block, use, reward, gram, moment, first):
+    width = moment.shape[1]
+    for i in range(use.shape[0]):
+        if not use[i]:
+            continue
+        a = block.action[i]
+        m = a if gram.shape[0] > 1 else 0
+        if width == 1:
+            gram[m, 0, 0] += 1.0
+            moment[m, 0] += reward[i]
+            first[m, 0] += 1.0
+            continue
+        x = block.x[i] if block.x.shape[0] > 0 else rows_seen(block, i, a)[a]
+        for j in range(width):
+            if x[j] != 0.0:
+                moment[m, j] += x[j] * reward[i]
+                first[m, j] += x[j]
+                for k in range(width):
+                    gram[m, j, k] += x[j] * x[k]

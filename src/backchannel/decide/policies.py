@@ -1,0 +1,90 @@
+"""Which policies can be learned from a log, and how each is made for it.
+
+A policy here is any learner of the library whose card asks for bandit feedback: its factory is called with what the
+log knows (arms, horizon, dimension, bits) for the parameters that it names, and with its own defaults for the rest.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from backchannel.base import Learner
+from backchannel.card import Method, find, index
+from backchannel.decide.features import Encoder
+
+DEFAULT = (
+    "uniform",
+    "constant_best",
+    "epsilon_greedy",
+    "ucb1",
+    "thompson",
+    "exp3",
+    "exp3_ix",
+    "lin_ucb",
+    "lin_ts",
+    "square_cb",
+    "fast_cb",
+)
+"""What `backchannel learn` tries unless it is told: the field's standard set, with and without contexts."""
+
+NARROW = {"lin_ucb": "width", "lin_ts": "scale"}
+"""Where theory's confidence widths explore for thousands of rounds in each dimension: the parameter that is set to 0.1
+instead, as practice does (Li et al. 2010, Chapelle and Li 2011). A frozen policy is judged by what it does now."""
+
+
+def available(ragged: bool) -> list[str]:
+    """Keys of every learner that a log can teach; with `ragged` options only those that see features, and uniform."""
+    keys = []
+    for entry in index():
+        fits = entry["protocol"] == "learner" and "bandit" in entry["feedback"]
+        if fits and (not ragged or entry["context"] != "none" or entry["key"] == "uniform"):
+            keys.append(entry["key"])
+    return sorted(keys)
+
+
+def chosen(names: list[str] | None, ragged: bool) -> list[Method]:
+    """The methods to learn: those named, or the default set as far as it fits this log.
+
+    Raises:
+        ValueError: if a name is no learner that this log can teach; the sentence lists those that are.
+    """
+    can = available(ragged)
+    if names is None:
+        return [find(key) for key in DEFAULT if key in can]
+    for name in names:
+        if name not in can:
+            raise ValueError(f"no policy {name!r} can be learned from this log; one of: {', '.join(can)}")
+    return [find(name) for name in dict.fromkeys(names)]
+
+
+def arguments(method: Method, encoder: Encoder, rows: int) -> dict[str, Any]:
+    """What the factory is called with: JSON-able, kept in the policy file."""
+    most = WIDE if encoder.ragged else len(encoder.actions)
+    known = {
+        "arms": most,
+        "horizon": max(rows, 1),
+        "dimension": encoder.dimension,
+        "bits": encoder.bits,
+        "disjoint": not encoder.ragged,
+    }
+    named = inspect.signature(method.factory).parameters
+    missing = [n for n, p in named.items() if p.default is inspect.Parameter.empty and n not in known]
+    if missing:
+        raise ValueError(
+            f"{method.key} cannot be learned from a log: it needs {', '.join(missing)}, which a log does not say"
+        )
+    found = {name: value for name, value in known.items() if name in named}
+    if method.key in NARROW:
+        found[NARROW[method.key]] = 0.1
+        found["regularisation"] = 1 / encoder.dimension  # features have length about 1: a penalty of 1 on unscaled ones
+    return found
+
+
+def make(method: Method, given: dict[str, Any]) -> Learner:
+    """The learner, as `arguments` said."""
+    learner: Learner = method.factory(**given)
+    return learner
+
+
+WIDE = 1  # arms of a learner whose options are ragged: it reads how many there are from the context
