@@ -71,7 +71,7 @@ def test_step_account_by_account(regulariser):
         decided[t] = (action, propensity)
         while decided and rng.random() < 0.55:
             s = int(rng.choice(list(decided)))
-            loss = 1.2**t * (rng.random() - 0.2) if rng.random() < 0.9 else 50.0
+            loss = 1.2**t * (rng.random() - 0.2) if rng.random() < 0.9 else -50.0 - t
             agent.update(*decided[s], loss, decision=s)
             ledger.answer(s, *decided.pop(s), loss)
         np.testing.assert_allclose(state.balance[0], sum(v for v, _ in ledger.deposits), rtol=1e-9)
