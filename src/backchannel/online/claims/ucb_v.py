@@ -1,10 +1,10 @@
 """UCB-V's regret falls with the variance of the worse arms, as its bound says; UCB1's does not.
 
-The paper (Audibert, Munos and Szepesvari 2009): with zeta = 1.2 and c = 1 at most 10 sum (v / D + 2 b) log T, so that
-knowing the variance is a major advantage where the worse arms vary little. Ours: two arms with a gap of 0.05 and beta
-losses whose variance falls from 0.17 to 0.001, T = 30,000: regret lies below the bound, halves from the largest variance
-to the least, and is at most 0.4 of UCB1's at the least and below it at the largest. (Where gaps are wide and rounds few
-the 3 b E / n_a term costs more than UCB1's width: see the first table of var_ts's claim.)
+The paper (Audibert, Munos and Szepesvari 2009): with zeta = 1.2 and c = 1 at most 10 sum (v / D + 2 b) log T, a major
+advantage where the worse arms vary little. Ours: two arms with a gap of 0.05 and beta losses whose variance falls from
+0.17 to 0.001, T = 30,000: regret lies below the bound, halves from the largest variance to the least, and is at most
+0.4 of UCB1's at the least and below it at the largest. (Where gaps are wide and rounds few the 3 b E / n_a term costs
+more than UCB1's width: see the first table of var_ts's claim.)
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ drawn from a Normal-Gamma prior (mean 0.5, strength 4, shape 2, rate 0.04: devia
 - with Bernoulli and beta losses, means uniform in [0, 1] and a prior with their moments, it is at most 1.3 of UCB-V's;
 - the regret lies below the bound of the file.
 
-Context, not part of the verdict: VarTS knows the prior. Baselines whose constants were tuned on tasks from that prior
-come close; the table and two checks without verdict say how close.
+Context, not part of the verdict: VarTS knows the prior. Baselines whose constants are tuned on tasks from that prior
+(four settings each, the best on 300 other tasks) do about as well as VarTS. With wrong models, both tuned so,
+VarTS is again about as good as UCB-V. The tables and two checks without verdict give the numbers.
 """
 
 from __future__ import annotations
@@ -51,10 +52,14 @@ def _uniform_means(concentration: float | None) -> Callable[[int], Task]:
     return prior
 
 
-def _fitted(concentration: float) -> Learner:
-    """VarTS with the moments of uniform means (variance 1/12) and of losses (1/6 of 1 / (1 + concentration))."""
-    variance = 1 / 6 / (1 + concentration)
-    return var_ts(ARMS, 0.5, 12 * variance, 2.0, variance)
+def _fitted(variance: float, spread: float, shape: float = 2.0, factor: float = 1.0) -> Learner:
+    """VarTS with `factor` times the losses' `variance` expected, and means with the variance `spread`."""
+    return var_ts(ARMS, 0.5, factor * variance / spread, shape, (shape - 1) * factor * variance)
+
+
+def _settings(variance: float, spread: float) -> dict[str, Learner]:
+    pairs = ((2.0, 1.0), (2.0, 0.5), (4.0, 0.5), (10.0, 0.5))
+    return {f"VarTS ({shape}, {factor})": _fitted(variance, spread, shape, factor) for shape, factor in pairs}
 
 
 def claim(seed: int, full: bool) -> Evidence:
@@ -85,7 +90,8 @@ def claim(seed: int, full: bool) -> Evidence:
     }
     expected = PRIOR["rate"] / (PRIOR["shape"] - 1)
     one_variance = {f"TS, {f} expected variance": _thompson(PRIOR, f * expected) for f in (0.25, 0.5, 1.0, 2.0)}
-    groups = [(UCB1, tuned(UCB1, prior)), (UCB_V, tuned(UCB_V, prior)), (one_variance, tuned(one_variance, prior))]
+    settings = _settings(expected, expected / PRIOR["strength"])
+    groups = [(group, tuned(group, prior)) for group in (UCB1, UCB_V, one_variance, settings)]
     adjusted = {name: group[name] for group, name in groups}
     results = {name: regret(learner, prior) for name, learner in (baselines | adjusted).items()}
 
@@ -97,7 +103,7 @@ def claim(seed: int, full: bool) -> Evidence:
         rows.append([name, f"{other:.1f} +- {1.96 * spread:.1f}", "published" if name in baselines else "tuned here"])
         if name in baselines:
             overlaps.append((mean + 1.96 * error) - (other - 1.96 * spread))
-        else:
+        elif name not in settings:
             others.append(other)
 
     falls, quieter = [ours.mean()], []
@@ -113,13 +119,13 @@ def claim(seed: int, full: bool) -> Evidence:
     wrong, against, against_tuned = [], [], []
     for name, concentration in (("Bernoulli", None), ("beta, concentration 1", 1.0), ("beta, concentration 10", 10.0)):
         task = _uniform_means(concentration)
-        mine = mean_and_error(regret(_fitted(concentration or 0.0), task))
-        theirs = mean_and_error(regret(ucb_v(ARMS), task))
-        best = tuned(UCB_V, task)
-        adapted = mean_and_error(regret(UCB_V[best], task))
-        against.append(mine[0] / theirs[0])
-        against_tuned.append(mine[0] / adapted[0])
-        wrong.append([name, *(f"{m:.1f} +- {1.96 * e:.1f}" for m, e in (mine, theirs, adapted)), best])
+        variance = 1 / 6 / (1 + (concentration or 0.0))  # of losses, on average; that of uniform means is 1/12
+        ours_tuned = _settings(variance, 1 / 12)
+        each = [_fitted(variance, 1 / 12), ucb_v(ARMS), ours_tuned[tuned(ours_tuned, task)], UCB_V[tuned(UCB_V, task)]]
+        values = [mean_and_error(regret(learner, task)) for learner in each]
+        against.append(values[0][0] / values[1][0])
+        against_tuned.append(values[2][0] / values[3][0])
+        wrong.append([name, *(f"{m:.1f} +- {1.96 * e:.1f}" for m, e in values)])
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -137,14 +143,14 @@ def claim(seed: int, full: bool) -> Evidence:
             at_most("regret at a quarter of the variance / at the whole", falls[1] / falls[0], 0.85, "below 1e-4"),
             at_most("regret at a sixteenth / at a quarter", falls[2] / falls[1], 0.85, "below 1e-4"),
             at_most("largest regret / UCB-V's, misspecified", max(against), 1.3, "below 1e-4"),
+            at_most("the same, both tuned", max(against_tuned), 1.3, "about 1e-3", headline=False),
             at_most("Bayes regret / bound", mean / bound, 1.0, "below 1e-4"),
             at_most("regret / best tuned baseline's", mean / min(others), 1.0, "context", headline=False),
-            at_most("largest regret / tuned UCB-V's, misspecified", max(against_tuned), 1.3, "context", headline=False),
         ],
         tables=[
             Table("Bayes regret, mean and 95 % interval", ["method", "regret", "constants"], rows),
             Table("VarTS with quieter losses, means as far apart", ["losses", "Bayes regret", "bound"], quieter),
-            Table("misspecified", ["losses", "VarTS, moments", "UCB-V", "UCB-V, tuned", "its zeta and c"], wrong),
+            Table("misspecified", ["losses", "VarTS", "UCB-V", "VarTS, tuned", "UCB-V, tuned"], wrong),
         ],
         draw=draw,
     )

@@ -54,6 +54,14 @@ def test_known_the_split_is_the_least_over_c():
         assert tail_split(main, tail) == pytest.approx(expected, rel=1e-6)
 
 
+def test_known_the_bound_at_one_prior_by_hand():
+    # Posterior variances after n answers are v / (v / s^2 + n).
+    s2, v, c = 0.09, np.array([0.04, 1.0]), np.linspace(0, 6, 100_001)
+    main = math.sqrt(50 * (2 * s2 + (v * np.log(1 + 50 * s2 / v)).sum()))
+    expected = (c * main + 50 * 2 * 0.3 * (stats.norm.pdf(c) - c * stats.norm.sf(c))).min()
+    assert bayes_regret_bound(2, 50, np.sqrt(v), 0.3) == pytest.approx(expected, rel=1e-6)
+
+
 def test_known_bayes_regret_is_below_the_bound():
     # The mean regret is a small part of the bound, so luck does not decide.
     deviations = np.array([0.1, 0.3, 0.5, 0.7])

@@ -84,13 +84,17 @@ def test_known_bayes_regret_is_below_the_bound():
 
 
 def test_known_the_bound_at_one_prior_by_hand():
-    # Shapes of 3 with rate 2: E[l^-1] = 1 and E[l^-2] = 2, so that V for two arms is at most 2, and little less.
-    main = math.sqrt(100 * 2 * 2 * (1 + math.log1p(50)))
-    tail = 100 * 2 * math.sqrt(2) * math.gamma(2.5) / 2
-    c = np.linspace(0, 6, 100_001)
-    at_v_2 = (c * main + tail * (stats.norm.pdf(c) - c * stats.norm.sf(c))).min()
+    # One arm: V is least at p = 1, where it is rate / (shape - 1). Two arms of shape 3, rate 2: E[l^-1] = 1 and
+    # E[l^-2] = 2, so that V is at most 2, and little less.
+    def by_hand(arms, variance, k):
+        main = math.sqrt(100 * variance * arms * (1 / k + math.log1p(100 / (arms * k))))
+        tail = 100 * arms * math.sqrt(2 / k) * math.gamma(2.5) / 2
+        c = np.linspace(0, 6, 100_001)
+        return (c * main + tail * (stats.norm.pdf(c) - c * stats.norm.sf(c))).min()
+
+    assert bayes_regret_bound(1, 100, strength=0.5, shape=3.0, rate=2.0) == pytest.approx(by_hand(1, 1, 0.5), rel=1e-6)
     ours = bayes_regret_bound(2, 100, strength=1.0, shape=3.0, rate=2.0)
-    assert 0.9 * at_v_2 < ours <= at_v_2 * (1 + 1e-9)
+    assert 0.9 * by_hand(2, 2, 1.0) < ours <= by_hand(2, 2, 1.0) * (1 + 1e-9)
 
 
 def test_limit_a_certain_prior_of_the_precision_is_gaussian_thompson():
