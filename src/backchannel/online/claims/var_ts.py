@@ -122,16 +122,16 @@ def claim(seed: int, full: bool) -> Evidence:
         variance = 1 / 6 / (1 + (concentration or 0.0))  # of losses, on average; that of uniform means is 1/12
         ours_tuned = _settings(variance, 1 / 12)
         each = [_fitted(variance, 1 / 12), ucb_v(ARMS), ours_tuned[tuned(ours_tuned, task)], UCB_V[tuned(UCB_V, task)]]
-        values = [mean_and_error(regret(learner, task)) for learner in each]
-        against.append(values[0][0] / values[1][0])
-        against_tuned.append(values[2][0] / values[3][0])
-        wrong.append([name, *(f"{m:.1f} +- {1.96 * e:.1f}" for m, e in values)])
+        four = [mean_and_error(regret(learner, task)) for learner in each]
+        against.append(four[0][0] / four[1][0])
+        against_tuned.append(four[2][0] / four[3][0])
+        wrong.append([name, *(f"{m:.1f} +- {1.96 * e:.1f}" for m, e in four)])
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         names = ["VarTS", *results]
-        values = [mean_and_error(x) for x in (ours, *results.values())]
-        axes.barh(names, [m for m, _ in values], xerr=[1.96 * e for _, e in values])
+        bars = [mean_and_error(x) for x in (ours, *results.values())]
+        axes.barh(names, [m for m, _ in bars], xerr=[1.96 * e for _, e in bars])
         axes.set(xscale="log", xlabel="Bayes regret, 95 % intervals", title="K = 10, T = 2,000")
         axes.invert_yaxis()
         figure.tight_layout()
