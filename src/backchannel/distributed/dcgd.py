@@ -2,7 +2,7 @@
 
 Every worker compresses its gradient; the server steps along the mean of what arrives. With an unbiased compressor
 it goes down to a neighbourhood whose size is the heterogeneity of the workers; with a greedy one it may diverge even
-on quadratics (Beznosikov et al. 2023, example 1). It is the baseline that error feedback repairs.
+on quadratics (Beznosikov et al. 2023). It is the baseline that error feedback repairs.
 
 Equations (Khirirat, Feyzmahdavian and Johansson 2018; the numbering is ours):
 

@@ -5,7 +5,7 @@ constants. Were each worker cloned in proportion to its constant, and its functi
 alike and the arithmetic mean would do. EF21-W runs as if they were cloned, without clones: worker i tracks its
 gradient divided by n w_i, and the server weights what arrives by w_i.
 
-Equations (Richtarik, Gasanov and Burlachenko 2024, algorithm 2), w_i = L_i / sum_j L_j:
+Equations (Richtarik, Gasanov and Burlachenko 2024; the numbering is ours), w_i = L_i / sum_j L_j:
 
     x^{t+1}   = x^t - gamma g^t,   g^t = sum_i w_i g_i^t                                         (1)
     u_i^t     = C(grad f_i(x^{t+1}) / (n w_i) - g_i^t)                                           (2)

@@ -4,13 +4,14 @@ A flipped label shows the wrong answer as chosen. If flips strike every pair wit
 mixture of the loss of a pair and the loss of its mirror image has, on average over flips, exactly the loss that DPO
 would have had on the clean label: an unbiased estimate, at the price of a variance that grows as 1 / (1 - 2 eps)^2.
 
-Equations (Ray Chowdhury, Kini and Natarajan 2024, eq. 12), with l(w, l) = -log sigmoid(h(w, l)) the loss of DPO:
+Equations (Ray Chowdhury, Kini and Natarajan 2024; the number is ours), with l(w, l) = -log sigmoid(h(w, l)),
+the loss of DPO:
 
-    loss(w, l) = ((1 - eps) l(w, l) - eps l(l, w)) / (1 - 2 eps)
+    loss(w, l) = ((1 - eps) l(w, l) - eps l(l, w)) / (1 - 2 eps)                                 (1)
 
 Since l(l, w) = l(w, l) + h, this is l(w, l) - eps / (1 - 2 eps) h: DPO's curvature, tilted towards the label. Hence it
 is convex in h, but not bounded below: with few data there may be no minimiser, and the paper's theory keeps the
-parameters in a ball. Its suboptimality with log-linear policies is O(sqrt(d / n) / (1 - 2 eps)) (theorem 4.2).
+parameters in a ball. Its suboptimality with log-linear policies is O(sqrt(d / n) / (1 - 2 eps)).
 
 Steps: the margin; both losses; their difference, rescaled.
 
@@ -81,7 +82,7 @@ def rdpo(flip_rate: float, beta: float) -> Objective:
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         kept, flipped = -logsigmoid(h), -logsigmoid(-h)
-        return ((1 - flip_rate) * kept - flip_rate * flipped) / (1 - 2 * flip_rate), Info(h.detach())  # (12)
+        return ((1 - flip_rate) * kept - flip_rate * flipped) / (1 - 2 * flip_rate), Info(h.detach())  # (1)
 
     return objective
 

@@ -1,6 +1,6 @@
 """EF21-W with its theoretical step needs a fraction of EF21's uplink when workers differ much.
 
-The paper (Richtarik, Gasanov and Burlachenko 2024, theorem 3 and section 5): the step size may depend on the arithmetic
+The paper (Richtarik, Gasanov and Burlachenko 2024): the step size may depend on the arithmetic
 mean of the workers' smoothness constants instead of their quadratic mean, and EF21-W, or EF21 by a better analysis,
 converges faster in that proportion. Ours: 50 workers, L_QM / L_AM at least 3, Top-1, least squares and logistic
 regression: EF21-W with its theoretical step reaches |grad f|^2 <= 1e-6 with at most 0.6 times the uplink bits of EF21

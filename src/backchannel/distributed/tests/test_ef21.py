@@ -40,6 +40,7 @@ def test_step_rounds_by_hand():
         np.testing.assert_allclose(state.estimates, estimates, rtol=1e-12)
         np.testing.assert_allclose(state.mean, estimates.mean(0), rtol=1e-10, atol=1e-14)
         np.testing.assert_allclose(info.error, ((estimates - gradients) ** 2).sum(1), rtol=1e-10, atol=1e-20)
+    assert int(state.round) == 6
     assert comm.up == 6 * 4 * 72  # the first estimates and five rounds: a float64 and 2 bits of place, in whole bytes
     assert comm.down == 5 * 4 * 3 * 64
 

@@ -77,7 +77,7 @@ def test_known_it_is_ef21_on_clones():
 
 
 def test_known_lyapunov_function_falls_at_the_larger_step():
-    # Richtarik, Gasanov and Burlachenko 2024, theorem 3: with gamma = 1 / (L + L_AM xi), f - f* + gamma / theta G never
+    # Richtarik, Gasanov and Burlachenko 2024: with gamma = 1 / (L + L_AM xi), f - f* + gamma / theta G never
     # rises, G = sum_i w_i |g_i - grad f_i / (n w_i)|^2.
     problem, comm = heterogeneous_quadratics(20, 4, 3.0, seed=3), Stacked(20)
     alpha = top_k(1).contraction(4)

@@ -19,7 +19,7 @@ def _at(h):
 
 
 def test_step_loss_by_hand():
-    # Independently, in NumPy, as equation (12) reads; also the form that other libraries call the robust loss.
+    # Independently, in NumPy, as equation (1) reads. TRL's loss type "robust" is the same formula.
     pairs, rate, beta = random_pairs(11, seed=1), 0.3, 0.2
     w, v, rw, rv = (np.asarray(x) for x in pairs)
     h = beta * (np.log(np.exp(w) / np.exp(rw)) - np.log(np.exp(v) / np.exp(rv)))
@@ -114,6 +114,24 @@ def test_flip_rate_is_found_where_margins_are_clear_and_scores_are_likelihoods()
     assert best.rate == 0.2
     # The likelihood of the truth is minus the labels' entropy; its standard error is below 0.5 / sqrt(20,000) = 0.0035.
     assert best.scores[0.2] == pytest.approx(entropy, abs=0.02)
+
+
+def test_flip_rate_never_scores_what_it_was_trained_on():
+    seen, objectives = [], []
+
+    def fit(objective, train, held):
+        seen.append((train, held))
+        objectives.append(objective)
+        return torch.zeros(len(held), dtype=torch.float64)
+
+    found = estimate_flip_rate(fit, 11, beta=1.0, candidates=(0.0, 0.4), folds=3)
+    assert found.scores == pytest.approx({0.0: -np.log(2), 0.4: -np.log(2)})
+    for train, held in seen:
+        assert sorted([*train.tolist(), *held.tolist()]) == list(range(11))
+    assert sorted(i for _, held in seen[:3] for i in held.tolist()) == list(range(11))
+    h = torch.ones(1, dtype=torch.float64)
+    torch.testing.assert_close(objectives[0](_at(h))[0], dpo(1.0)(_at(h))[0])
+    torch.testing.assert_close(objectives[-1](_at(h))[0], rdpo(0.4, 1.0)(_at(h))[0])
 
 
 @pytest.mark.parametrize(("rate", "beta", "word"), [(0.5, 1, "flip_rate"), (-0.1, 1, "flip_rate"), (0.1, 0, "beta")])
