@@ -80,12 +80,11 @@ def append(store: Store, rows: list[Row], file: int, problems: Problems) -> None
     arrays["row"] = np.array([row.row for row in rows])
     values |= {"seq": "chunk.seq", "row": "chunk.row", "file": str(file)}
     put("action", [_action(decision) for decision in decisions], False)
-    put("id", [decision.id for decision in decisions], False)
+    put("id", [None if store.zero and not decision.id else decision.id for decision in decisions], False)
     put("reward", [row.reward for row in rows], True)
     put("propensity", [decision.propensity for decision in decisions], True)
     put("time", [decision.time for decision in decisions], True)
-    arrays["position"] = np.array([decision.position or 0 for decision in decisions], np.int64)
-    values["position"] = "chunk.position"
+    put("position", [decision.position for decision in decisions], True, "{}::BIGINT".format)
     arrays["shown"] = np.array([decision.shown for decision in decisions])
     values["shown"] = "chunk.shown"
     if store.text:
@@ -132,6 +131,7 @@ def _columns(store: Store, rows: list[Row]) -> dict[str, list[Any]] | None:
             return None
         if types != {NoneType}:
             columns[name] = cells
+            (store.truths if bool in types else store.texts).add(name)
     return columns
 
 

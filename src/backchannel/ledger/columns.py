@@ -121,6 +121,7 @@ def own_layout(header: Sequence[str], file: str) -> Resolved:
         if name.startswith(OPTION):
             feature, dot, option = name[len(OPTION) :].partition(".")
             if dot:
+                feature = feature.replace("%2E", ".").replace("%25", "%")  # a dot of its own is written %2E
                 features.setdefault(feature, {})[option] = name
     return Resolved(single, context, features, ())
 

@@ -34,7 +34,7 @@ def read_native(store: Store, source: Source, problems: Problems) -> None:
     for first, lines in chunk.blocks(source, store):
         rows: list[chunk.Row] = []
         answers: list[Feedback] = []
-        for number, record in _records(source, first, lines, problems):
+        for number, record in records(source, first, lines, problems):
             if isinstance(record, Decision):
                 rows.append(chunk.Row(number, record))
             elif record.kind in USED:
@@ -47,7 +47,8 @@ def read_native(store: Store, source: Source, problems: Problems) -> None:
         store.notes.append(f"{counted(number, 'feedback', 'feedbacks')} of kind {kind!r} left out: no reward")
 
 
-def _records(source: Source, first: int, lines: bytes, problems: Problems) -> list[tuple[int, Record]]:
+def records(source: Source, first: int, lines: bytes, problems: Problems) -> list[tuple[int, Record]]:
+    """The records of a few whole lines, with the numbers of their lines."""
     try:
         found = _lines.decode_lines(lines)
         if len(found) == lines.count(b"\n") + (not lines.endswith(b"\n")):

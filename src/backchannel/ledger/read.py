@@ -58,29 +58,47 @@ def open_log(
     problems = Problems(skip_bad_rows)
     store = Store(name, progress=progress)
     try:
-        if name == "open-bandit" and not os.path.exists(name):
-            path, items_path = open_bandit.packaged(logged_by)
-            found = [Source(path, f"open-bandit ({logged_by})", "parquet", False)]
-            items = items_path if items is None else items
-            store.name = found[0].name
-            store.notes.append(open_bandit.ATTRIBUTION)
-        else:
-            found = find(source, format, store.folder)
-        for each in found:
-            if each.format == "jsonl":
-                read_native(store, each, problems)
-            elif each.format in ("vw", "vw-adf"):
-                read_vw(store, each, problems)
-            else:
-                columns, items = _read_table(store, each, columns, items, problems)
-        if found[0].format == "jsonl":
-            join(store, strict)
-        store.finish(problems, strict)
-        given = items if items is None or isinstance(items, Mapping) else _items(store, items, columns)
-        return StoredLog(store, given, problems.notes())
+        found = fill(store, name, format, columns, items, problems, logged_by, strict)
+        return StoredLog(store, found, problems.notes())
+    except duckdb.Error as error:
+        store.close()
+        raise LogError(f"{name} cannot be read: {str(error).strip().splitlines()[0]}") from None
     except BaseException:
         store.close()
         raise
+
+
+def fill(
+    store: Store,
+    name: str,
+    format: str | None,
+    columns: Columns | None,
+    items: str | os.PathLike[str] | Items | None,
+    problems: Problems,
+    logged_by: str = "random",
+    strict: bool = False,
+) -> Items | None:
+    """Read all that `name` names into the store; returns the features of the options."""
+    given: Any = items
+    if name == "open-bandit" and not os.path.exists(name):
+        path, items_path = open_bandit.packaged(logged_by)
+        found = [Source(path, f"open-bandit ({logged_by})", "parquet", False)]
+        given = items_path if items is None else items
+        store.name = found[0].name
+        store.notes.append(open_bandit.ATTRIBUTION)
+    else:
+        found = find(name, format, store.folder)
+    for each in found:
+        if each.format == "jsonl":
+            read_native(store, each, problems)
+        elif each.format in ("vw", "vw-adf"):
+            read_vw(store, each, problems)
+        else:
+            columns, given = _read_table(store, each, columns, given, problems)
+    if found[0].format == "jsonl":
+        join(store, strict)
+    store.finish(problems, strict)
+    return given if given is None or isinstance(given, Mapping) else _items(store, given, columns)
 
 
 def _read_table(

@@ -79,6 +79,8 @@ class Store:
         self.notes: list[str] = []
         self.numeric: dict[str, str] = {}  # context name -> its column n0, ...
         self.categorical: dict[str, str] = {}
+        self.truths: set[str] = set()  # those of the context that held a truth value
+        self.texts: set[str] = set()  # those that held something else
         self.wide: dict[str, dict[str, str]] = {}  # feature -> option -> its column w0, ...
         self.meanings: set[str] = set()  # which of propensity, time, options, ... the source has
         self.checks: list[tuple[str, str]] = []  # what `bad` counts: a column of a source and what was expected there
@@ -88,7 +90,7 @@ class Store:
         self.summed = 0  # decisions with several rewards
         self.select = "SELECT * FROM log"  # what the log is in the end, before it is sorted
         self.rows = 0  # of the table, bad ones included: the next seq
-        self._columns: set[str] = set()
+        self.columns: set[str] = set()
         self.folder = folder = tempfile.mkdtemp(prefix="backchannel-")
         self.db = duckdb.connect(
             os.path.join(folder, "log.duckdb"),
@@ -97,14 +99,14 @@ class Store:
         self.close = weakref.finalize(self, _drop, self.db, folder)
         self.db.execute("SET TimeZone = 'UTC'; SET pandas_analyze_sample = 0; SET preserve_insertion_order = true")
         self.db.execute("CREATE TABLE log (seq BIGINT)")
-        self._columns.add("seq")
+        self.columns.add("seq")
         self._need(FIXED | BAD | (DETAILS if text else {}))
 
     def _need(self, columns: Mapping[str, str]) -> None:
         for column, kind in columns.items():
-            if column not in self._columns:
+            if column not in self.columns:
                 self.db.execute(f"ALTER TABLE log ADD COLUMN {column} {kind}")
-                self._columns.add(column)
+                self.columns.add(column)
 
     def number(self, name: str) -> str:
         """The table's column for the numeric context `name`."""
@@ -170,6 +172,8 @@ class Store:
         if unseen:
             self.notes.append(f"{counted(unseen, 'decision', 'decisions')} that nobody saw left out")
             self.db.execute("DELETE FROM log WHERE shown = false")
+        if not self.one("SELECT count(*) FROM log")[0]:
+            raise LogError(f"{self.name} holds no decision")
         backwards = self._backwards(strict) if "time" in self.meanings else False
         if backwards or self.select != "SELECT * FROM log":
             by = "time, seq" if "time" in self.meanings else "seq"
@@ -209,8 +213,6 @@ class StoredLog:
         self._store = store
         self._db = store.db
         self.rows, propensities = map(int, store.one("SELECT count(*), count(propensity) FROM log"))
-        if not self.rows:
-            raise LogError(f"{store.name} holds no decision")
         self.has_propensity = propensities > 0
         self.has_time = "time" in store.meanings
         self.numeric = list(store.numeric)

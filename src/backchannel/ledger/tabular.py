@@ -37,7 +37,7 @@ class Table:
         self.is_csv = source.format == "csv"
         path = literal(str(source.path))
         if not self.is_csv:
-            self.source = f"read_parquet({path}, file_row_number = true)"
+            self.source = self.sample = f"read_parquet({path}, file_row_number = true, hive_partitioning = false)"
             try:
                 described = store.db.execute(f"DESCRIBE SELECT * FROM {self.source}").fetchall()
             except duckdb.Error as error:
@@ -49,12 +49,19 @@ class Table:
             self.header, delimiter = _header(source)
             columns = ", ".join(f"'x{index}': 'VARCHAR'" for index in range(len(self.header)))
             self.rejects = f"rejects{len(store.files)}"
-            self.source = (
+            read = (
                 f"read_csv({path}, auto_detect = false, header = true, delim = {literal(delimiter)}, quote = '\"', "
                 f"escape = '\"', columns = {{{columns}}}, strict_mode = true, null_padding = false, "
                 f"allow_quoted_nulls = false, compression = '{'gzip' if source.gzipped else 'none'}', "
-                f"store_rejects = true, rejects_table = '{self.rejects}', rejects_scan = '{self.rejects}scan')"
             )
+            self.sample = read + "ignore_errors = true)"
+            self.source = (
+                f"{read}store_rejects = true, rejects_table = '{self.rejects}', rejects_scan = '{self.rejects}scan')"
+            )
+
+    def raw(self, column: str) -> str:
+        """SQL: the cell as text, where `""` is text without letters and not a missing one."""
+        return f"x{self.header.index(column)}" if self.is_csv else self.text(column)
 
     def text(self, column: str) -> str:
         """SQL: the cell as text, NULL where empty."""
@@ -62,7 +69,8 @@ class Table:
             return f"nullif(x{self.header.index(column)}, '')"
         name, type_ = identifier(column), self.types[column]
         if type_ in ("DOUBLE", "FLOAT"):  # whole numbers that became floats for the sake of a missing one
-            return f"CASE WHEN {name} = trunc({name}) THEN {name}::HUGEINT::VARCHAR ELSE {name}::VARCHAR END"
+            whole = f"TRY_CAST(CASE WHEN {name} = trunc({name}) THEN {name} END AS HUGEINT)::VARCHAR"
+            return f"coalesce({whole}, {name}::VARCHAR)"
         return f"{name}::VARCHAR"
 
     def number(self, column: str) -> str:
@@ -106,8 +114,10 @@ def unreadable(source: Source, error: duckdb.Error) -> LogError:
 
 
 def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) -> None:
-    numeric = _numeric(store, table, resolved)
+    kinds = _kinds(store, table, resolved)
     single = resolved.single
+    if store.files and ("time" in single) != ("time" in store.meanings):
+        raise LogError(f"{table.shown} and {store.files[0]} disagree: only one of them has times")
     file = len(store.files)
     store.files.append(table.shown)
     number_of_row = "row_number() OVER ()" if table.is_csv else "file_row_number + 1"
@@ -139,15 +149,22 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
     for meaning in ("id", "policy", "version") if store.text else ():
         if meaning in single:
             store.meanings.add(meaning)
-            values[meaning] = table.text(single[meaning])
+            values[meaning] = cell = table.text(single[meaning])
+            if meaning == "version":
+                wrong = f"{cell} IS NOT NULL AND NOT regexp_full_match({cell}, '-?[0-9]{{1,18}}')"
+                check(single[meaning], "a whole number", wrong)
     for name, column in resolved.context.items():
         cell = table.text(column)
-        if numeric[name]:
+        if kinds[name] == "number":
             number = table.number(column)
             values[store.number(name)] = f"CASE WHEN isfinite({number}) THEN {number} END"
             wrong = f"{cell} IS NOT NULL AND NOT coalesce(isfinite({number}) OR isnan({number}), false)"
             check(column, EXPECTED["context"], wrong)
         else:
+            cell = table.raw(column)
+            if kinds[name] == "truth":
+                cell = f"CASE WHEN lower({cell}) IN ('true', 'false') THEN lower({cell}) ELSE {cell} END"
+            (store.truths if kinds[name] == "truth" else store.texts).add(name)
             values[store.category(name)] = cell if store.text else key_sql(name, cell)
     for feature, options in resolved.option_features.items():
         for option, column in options.items():
@@ -187,27 +204,32 @@ def _truth(table: Table, column: str) -> tuple[str, str]:
     return f"coalesce(TRY_CAST({cell} AS BOOLEAN), true)", f"{cell} IS NOT NULL AND TRY_CAST({cell} AS BOOLEAN) IS NULL"
 
 
-def _numeric(store: Store, table: Table, resolved: Resolved) -> dict[str, bool]:
-    """For each part of the context: whether it is a number."""
-    known = {name: name in store.numeric for name in (*store.numeric, *store.categorical)}
-    known |= {name: False for name in resolved.context if resolved.forced(name)}
+def _kinds(store: Store, table: Table, resolved: Resolved) -> dict[str, str]:
+    """For each part of the context: "number", "truth" or "text"."""
+    known = dict.fromkeys(store.numeric, "number") | dict.fromkeys(store.categorical, "text")
+    known |= dict.fromkeys(store.truths - store.texts, "truth")
+    known |= {name: "text" for name in resolved.context if resolved.forced(name)}
     asked = {name: column for name, column in resolved.context.items() if name not in known}
+    for name, column in list(asked.items()):
+        if not table.is_text(column):
+            known[name] = "truth" if table.types[column] == "BOOLEAN" else "number"
     for rows in (SAMPLE, None):  # the head of the file; all of it where a column is empty there
-        text = [name for name, column in asked.items() if name not in known and table.is_text(column)]
-        if not text:
+        open_ = [name for name in asked if name not in known]
+        if not open_:
             break
-        cells = ", ".join(f"{table.text(asked[name])} AS t{index}" for index, name in enumerate(text))
-        limit = f"LIMIT {rows}" if rows else ""
-        counts = ", ".join(f"count(t{i}), count(TRY_CAST(t{i} AS DOUBLE))" for i in range(len(text)))
-        found = store.one(f"SELECT {counts} FROM (SELECT {cells} FROM {table.source} {limit})")
-        for index, name in enumerate(text):
-            filled, numbers = found[2 * index : 2 * index + 2]
+        cells = ", ".join(f"{table.text(asked[name])} AS t{index}" for index, name in enumerate(open_))
+        counts = ", ".join(
+            f"count(t{i}), count(TRY_CAST(t{i} AS DOUBLE)), count(*) FILTER (lower(t{i}) IN ('true', 'false'))"
+            for i in range(len(open_))
+        )
+        found = store.one(
+            f"SELECT {counts} FROM (SELECT {cells} FROM {table.sample} {f'LIMIT {rows}' if rows else ''})"
+        )
+        for index, name in enumerate(open_):
+            filled, numbers, truths = found[3 * index : 3 * index + 3]
             if filled:
-                known[name] = filled == numbers
-    return {
-        name: known.get(name, not table.is_text(column) and table.types[column] != "BOOLEAN")
-        for name, column in resolved.context.items()
-    }
+                known[name] = "number" if filled == numbers else "truth" if filled == truths else "text"
+    return {name: known.get(name, "text") for name in resolved.context}
 
 
 def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None:
@@ -218,6 +240,7 @@ def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None
     for line, message in rejects:
         problems.add(f"{table.shown}, row {line - 1}: {' '.join(message.split()).rstrip('.')}")
         store.db.execute(f"UPDATE log SET row = row + 1 WHERE file = {file} AND row >= {line - 1}")
+    store.db.execute(f"DROP TABLE {table.rejects}; DROP TABLE {table.rejects}scan")
 
 
 def _header(source: Source) -> tuple[list[str], str]:

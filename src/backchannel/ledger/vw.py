@@ -150,7 +150,7 @@ def _block(number: int, lines: list[str]) -> chunk.Row | None:
 
 def _label(label: str) -> tuple[list[str], str]:
     """The words before the first bar, and the tag: the last word, if it touches the bar or starts with a quote."""
-    words = label.split()
+    words = [word for word in label.split(" ") if word]
     if words and (not label.endswith(" ") or words[-1][0] == "'"):
         return words[:-1], words[-1].removeprefix("'")
     return words, ""
