@@ -9,14 +9,14 @@ in closed form, every fit from the same start with the same steps in the same ba
   exponent a little above 1, since flips also make labels more even, to at most 1/4 of variance. The *mean* of the lost
   reward falls faster, because an estimate that is off is as often too bold, which this reward does not punish, as too
   timid; and the reward less its divergence, for which the optimum is an optimum, falls as n^(-1);
-- at eps = 0.4 rDPO loses less than DPO, cDPO, IPO and SLiC, at every n from 500 to 8,000;
-- a tiny transformer, trained at 40% flips, gets a higher true reward with rDPO than with DPO and cDPO, each at the best
-  of the same learning rates. It also goes further from the reference.
+- at eps = 0.4 rDPO loses less than DPO, cDPO, IPO and SLiC, at every n from 500 to 8,000.
 
 For context: with few pairs and many flips (eps = 0.4, n = 500) rDPO varies so much that by the reward less its
 divergence DPO's timid policy is no worse. DPO with beta shrunk by 1 - 2 eps, which uses the flip rate too, comes close
 to rDPO (to first order in the margins they agree), has less variance and keeps a bias. Cross-validation finds a small
-eps and is unsure of a large one.
+eps and is unsure of a large one. A tiny transformer, trained at 40% flips, gets a higher true reward with rDPO than with
+DPO and cDPO, each at the best of the same learning rates, in nearly every model; how much varies, and rDPO's policy
+lies much further from the reference.
 """
 
 from __future__ import annotations
@@ -220,4 +220,6 @@ def _transformer(seed: int, models: int) -> tuple[list[list[Any]], list[Check]]:
         for name, gain in gains.items():
             gain.append(rewards["rDPO"] - rewards[name])
     name = "transformer: least gain in true reward over"
-    return rows, [at_least(f"{name} {other}", min(gain), 0.1, "not seen in 8 models") for other, gain in gains.items()]
+    return rows, [
+        at_least(f"{name} {other}", min(gain), 0.0, "unknown", headline=False) for other, gain in gains.items()
+    ]
