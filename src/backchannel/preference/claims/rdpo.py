@@ -14,8 +14,8 @@ in closed form, every fit from the same start with the same steps in the same ba
 For context: with few pairs and many flips (eps = 0.4, n = 500) rDPO varies so much that by the reward less its
 divergence DPO's timid policy is no worse. DPO with beta shrunk by 1 - 2 eps, which uses the flip rate too, comes close
 to rDPO (to first order in the margins they agree), has less variance and keeps a bias. Cross-validation finds a small
-eps and is unsure of a large one. A tiny transformer, trained at 40% flips, gets a higher true reward with rDPO than with
-DPO and cDPO, each at the best of the same learning rates, in nearly every model; how much varies, and rDPO's policy
+eps and is unsure of a large one. A tiny transformer, trained at 40% flips, gets a higher true reward with rDPO than
+with DPO and cDPO, each at the best of the same learning rates, in nearly every model; how much varies, and its policy
 lies much further from the reference.
 """
 
