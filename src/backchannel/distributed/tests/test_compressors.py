@@ -62,12 +62,13 @@ def test_top_k_contracts_by_its_constant_and_no_less(k, values):
 @settings(max_examples=6, deadline=None)
 @given(values=st.lists(st.floats(-100, 100).filter(lambda v: abs(v) > 0.01), min_size=2, max_size=5))
 def test_random_ones_keep_their_mean_and_variance(name, values):
-    # 4,000 keys are fixed, vectors are drawn: means are compared with 7 standard errors (below 1e-11 a comparison).
+    # 4,000 keys are fixed, vectors are drawn: means are compared with 7 standard errors (below 1e-9 a comparison).
     compressor, x, n = ALL[name], _row(values), 4_000
     out = compressor.decompress(compressor.compress(x.repeat(n, 1), _keys(n)))
     omega, alpha, d = compressor.variance(x.shape[1]), compressor.contraction(x.shape[1]), x.shape[1]
     if omega is not None:
-        off, error = (out.mean(0) - x[0]).abs(), out.std(0) / np.sqrt(n)
+        # An entry's variance is at most omega x^2, and for Rand-k it is that; an estimate would miss rare roundings.
+        off, error = (out.mean(0) - x[0]).abs(), x[0].abs() * np.sqrt(omega / n)
         assert bool((off <= 7 * error + 1e-9).all())
     lost = (out - x).square().sum(1) / x.square().sum()
     bound = omega if omega is not None else 1 - alpha
