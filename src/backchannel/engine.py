@@ -38,7 +38,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compile `function` on first use (no Python objects, no GIL; division by zero gives inf or nan)."""
-    return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+    return numba.njit(**_OPTIONS)(function)
 
 
 def cache_folder() -> Path:
@@ -80,7 +80,8 @@ def _import(template: str, functions: Mapping[str, Any], key: str) -> types.Modu
         beside.write_text(template)
         beside.replace(path)
     spec = importlib.util.spec_from_file_location(f"backchannel_loop_{key}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     module.__dict__.update(functions)
     module.__dict__["compiled"] = numba.njit(cache=True, **_OPTIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -10,7 +11,11 @@ from backchannel.cli import app
 
 
 @app.command()
-def new(family: str, name: str, package: Path | None = typer.Option(None, help="Where the package lies.")) -> None:
+def new(
+    family: str,
+    name: str,
+    package: Annotated[Path | None, typer.Option(help="Where the package lies.")] = None,
+) -> None:
     """Write the files of a new method: FAMILY/NAME.py, its tests and its claim."""
     from backchannel.workshop.skeleton import write_skeleton
 

@@ -120,7 +120,7 @@ def fit_encoder(log: Log, batches: Iterable[Batch]) -> Encoder:
         dimension=WIDTH if hashed else dimension,
         hashed=hashed,
         ragged=ragged,
-        items=items,  # type: ignore[arg-type]
+        items=items,
     )
 
 
@@ -147,7 +147,8 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
         offered, option = batch.offered, batch.option
     if own.start.size and not encoder.ragged and offered.size:
         raise ValueError(
-            f"the rows around {batch.row[0]} offer a part of the options with features; the log that was learned from never did"
+            f"the rows around {batch.row[0]} offer a part of the options with features; "
+            "the log that was learned from never did"
         )
     most = max(actions, int(np.diff(offered).max())) if offered.size else actions
     widest = sum(int(np.diff(each.start).max()) if each.start.size > 1 else 0 for each in (own, items))

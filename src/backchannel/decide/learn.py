@@ -3,9 +3,9 @@
 1. *Scan* the log: its options, features, rewards, propensities.
 2. *Learn* (one pass): each row falls into one of two halves at random. Every policy is learned three times: from each
    half, and from all rows. So is the model of the reward, from each half.
-3. *Estimate* (one pass): every row is weighed under the policy that was learned from the other half, so that no policy is
-   judged by what it has seen. The two halves' estimates are joined: the value said is that of a policy learned from half
-   the log. The policy that is written was learned from all of it, and is likely to be a little better.
+3. *Estimate* (one pass): every row is weighed under the policy that was learned from the other half, so that no policy
+   is judged by what it has seen. The two halves' estimates are joined: the value said is that of a policy learned from
+   half the log. The policy that is written was learned from all of it, and is likely to be a little better.
 4. *Watch* (on the first rows): the policy estimated row by row as it learns, with the feedback at once and, for
    comparison, late, lost, bought or false.
 """

@@ -1,8 +1,8 @@
 """The model of the reward that direct and doubly robust estimates use: ridge regression, in closed form.
 
-One regression for each option on the context's dense features; where options have features of their own, one for all on
-theirs. The penalty is 1 on unscaled features, and rewards are centred first, so that with little data the model says the
-mean. It is fitted on other rows than it is applied to.
+One regression for each option on the context's dense features; where options have features of their own, one for all
+on theirs. The penalty is 1 on unscaled features, and rewards are centred first, so that with little data the model says
+the mean. It is fitted on other rows than it is applied to.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def solve(parts: list[Normal], low: float, high: float) -> Model:
     """The ridge regression of the union of `parts`."""
     count = sum(part.count for part in parts)
     mean = sum(part.total for part in parts) / count if count else (low + high) / 2
-    gram = sum(part.gram for part in parts) + np.eye(parts[0].gram.shape[1]) / parts[0].gram.shape[1]
-    moment = sum(part.moment for part in parts) - mean * sum(part.first for part in parts)
+    gram = np.sum([part.gram for part in parts], axis=0) + np.eye(parts[0].gram.shape[1]) / parts[0].gram.shape[1]
+    moment = np.sum([part.moment - mean * part.first for part in parts], axis=0)
     theta = np.linalg.solve(gram, moment[..., None])[..., 0]
     return Model(theta, np.array([mean]), np.array([low]), np.array([high]))
 

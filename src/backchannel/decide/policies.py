@@ -74,7 +74,7 @@ def arguments(method: Method, encoder: Encoder, rows: int) -> dict[str, Any]:
         raise ValueError(
             f"{method.key} cannot be learned from a log: it needs {', '.join(missing)}, which a log does not say"
         )
-    found = {name: value for name, value in known.items() if name in named}
+    found: dict[str, Any] = {name: value for name, value in known.items() if name in named}
     if method.key in NARROW:
         found[NARROW[method.key]] = 0.1
         found["regularisation"] = 1 / encoder.dimension  # features have length about 1: a penalty of 1 on unscaled ones

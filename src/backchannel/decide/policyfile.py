@@ -1,8 +1,8 @@
 """A learned policy as a file: which method, called with what, how rows become features, and the arrays of its State.
 
-No code is kept and none is run that the library does not hold itself: the method is looked up by its key in the package,
-its factory is called with the kept numbers, and the State is filled with the kept arrays if their shapes are the ones
-that the factory made.
+No code is kept and none is run that the library does not hold itself: the method is looked up by its key in the
+package, its factory is called with the kept numbers, and the State is filled with the kept arrays if their shapes are
+the ones that the factory made.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _batch(encoder: Encoder, requests: list[Request], names: list[list[str]], nu
     zeros, nan = np.zeros(n, np.int64), np.full(n, np.nan)
     action = option[offered[:-1]]
     return Batch(
-        np.arange(number + 1, number + n + 1), action, nan, nan, np.arange(n, dtype=float), nan, zeros, numbers, categories,
-        offered if restricted else None, option if restricted else None, features,
+        np.arange(number + 1, number + n + 1), action, nan, nan, np.arange(n, dtype=float), nan, zeros, numbers,
+        categories, offered if restricted else None, option if restricted else None, features,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A classification table replayed as a log of decisions, so that every policy's true value is known.
 
-Each row of the table becomes a decision: the context is its columns, the options are the labels, the reward is 1 for the
-right one and 0 else, and a stated logging policy chooses. The learners see only the reward of the logged choice; the
+Each row of the table becomes a decision: the context is its columns, the options are the labels, the reward
+for the right one and 0 else, and a stated logging policy chooses. The learners see only the reward of the logged choice; the
 right label is kept aside, and tells what each learned policy would really earn.
 
 Logging policies: `uniform`, each label with the same probability; `stale`, a poor old model with some exploration, as
@@ -53,13 +53,16 @@ class ReplayedTable:
         self.numeric = [name for name, column in columns.items() if column.dtype.kind in "iufb"]
         self.categorical = [name for name in columns if name not in self.numeric]
         n = self.rows = len(labels)
-        numbers = [np.ma.filled(np.ma.asarray(columns[c], float), np.nan)[order] for c in self.numeric]
+        numbers: list[np.ndarray] = [
+            np.ma.filled(np.ma.asarray(columns[c], float), np.nan)[order] for c in self.numeric
+        ]
         self._numbers = np.column_stack(numbers) if numbers else np.empty((n, 0))
         keys = [_keys(c, columns[c])[order] for c in self.categorical]
         self._categories = np.column_stack(keys) if keys else np.empty((n, 0), np.uint64)
         self.name = f"{os.path.basename(path)} replayed, logged by {logged_by}"
         self.notes = [
-            f"a table of {n:,} rows replayed in random order as decisions: reward 1 for the right {label}, logged by the policy {logged_by!r}"
+            f"a table of {n:,} rows replayed in random order as decisions: reward 1 for the right {label}, "
+            f"logged by the policy {logged_by!r}"
         ]
         chance = np.full((n, len(self.actions)), 1 / len(self.actions))
         if logged_by == "stale":

@@ -36,10 +36,11 @@ class Scan:
             low, high = reward_range
             if not low <= self.low <= self.high <= high:
                 raise ValueError(
-                    f"rewards of {log.name} lie in [{self.low:g}, {self.high:g}], outside the range given, [{low:g}, {high:g}]"
+                    f"rewards of {log.name} lie in [{self.low:g}, {self.high:g}], "
+                    f"outside the range given, [{low:g}, {high:g}]"
                 )
             self.low, self.high = low, high
-        elif 0 <= self.low and self.high <= 1:
+        elif self.low >= 0 and self.high <= 1:
             self.low, self.high = 0.0, 1.0
 
     def _watched(self, log: Log) -> Iterator[Batch]:
@@ -93,8 +94,8 @@ class Scan:
         found = []
         if self.without_propensity:
             found.append(
-                f"{self.without_propensity:,} of {self.rows:,} rows have no propensity. The share of each option in the log stands "
-                "in: right only if the log's policy did not look at the context. Log propensities."
+                f"{self.without_propensity:,} of {self.rows:,} rows have no propensity. The share of each option in "
+                "the log stands in: right only if the log's policy did not look at the context. Log propensities."
             )
         known = self.rows - self.without_propensity
         if known > 1:
@@ -106,12 +107,12 @@ class Scan:
             # mean can be known at all.
             if effective > 100 and abs(mean - 1) > 6 * error + 1e-9:
                 found.append(
-                    f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is {mean:.3g} "
-                    f"+- {error:.1g}. Every estimate below that divides by them is off."
+                    f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is "
+                    f"{mean:.3g} +- {error:.1g}. Every estimate below that divides by them is off."
                 )
         if self.with_feedback < self.rows:
             found.append(
-                f"{self.rows - self.with_feedback:,} of {self.rows:,} decisions have no feedback; they are left out, which is right only "
-                "if it is missing at random."
+                f"{self.rows - self.with_feedback:,} of {self.rows:,} decisions have no feedback; they are left out, "
+                "which is right only if it is missing at random."
             )
         return found

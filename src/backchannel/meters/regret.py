@@ -39,7 +39,7 @@ def interval_regret() -> Meter:
 
 
 def group_regret(groups: int, column: int) -> Meter:
-    """The largest regret of any group, each against its own best action; `context[column]` is the group, 0..groups-1."""
+    """The largest regret of any group, each against its own best action; `context[column]` is the group, from 0."""
     return Meter(lambda arms: np.r_[float(column), np.zeros(groups * (arms + 1))], _group)
 
 

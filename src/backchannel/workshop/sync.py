@@ -81,8 +81,8 @@ def methods_page(cards: list[dict[str, Any]]) -> str:
     out = [
         "# Methods",
         "",
-        "Generated from the cards by `make sync`: do not edit. Status is computed: *sketch* (the battery passes), *checked*",
-        "(three proofs and a contrast), *reproduced* (its claim holds on at least three seeds for the code as it stands).",
+        "Generated from the cards by `make sync`: do not edit. Status is computed: *sketch* (the battery",
+        "passes), *checked* (three proofs and a contrast), *reproduced* (its claim holds on three seeds).",
         "Re-check one with `backchannel claim KEY`; find one for your feedback with `backchannel find`.",
         "",
         f"{len(cards)} methods: {said}.",
