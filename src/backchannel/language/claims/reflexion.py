@@ -110,14 +110,16 @@ def claim(seed: int, full: bool) -> Evidence:
 
     def draw(figure: Any) -> None:
         for i, where in enumerate(("houses", "code"), 1):
-            axes = figure.add_subplot(1, 2, i)
+            axes = figure.add_subplot(1, 3, i)
             for name, style in zip(METHODS, ("-", "--", "-.", ":"), strict=True):
                 for q, colour in ((0.0, "tab:gray"), (0.5, "tab:blue"), (1.0, "tab:green")):
                     if (where, name, q) in curves:
                         label = name if name == "retry" else f"{name}, q = {q:g}"
                         axes.plot(range(1, 11), curves[where, name, q], style, color=colour, label=label)
             axes.set(xlabel="trials", ylabel="share solved", title=where, ylim=(0, 1))
-        axes.legend(fontsize="x-small")
+        key = figure.add_subplot(1, 3, 3)
+        key.axis("off")
+        key.legend(*axes.get_legend_handles_labels(), loc="center", fontsize="small", frameon=False)
 
     columns = ["tasks", "limit", "method", "q", "solved", "calls", "tokens"]
     return Evidence(
@@ -128,7 +130,7 @@ def claim(seed: int, full: bool) -> Evidence:
         note="A reflection holds what its trial showed, and the model reads a transcript as well as a reflection: what "
         "Reflexion gains over the last attempt is gained by the length of its memory, nothing is said of eloquence. "
         "Reflections are paid for: at equal calls or tokens the gain is smaller, a model that cannot use them (q = 0) "
-        "does better without, and where one call is a whole attempt (code) the last attempt is the better buy.",
+        "does better without, and where one call is a whole attempt (code) the last attempt alone does about as well.",
     )
 
 

@@ -164,11 +164,33 @@ async def weighed(program, tests):
 
 
 def test_own_tests_stop_a_run_that_the_truth_calls_failed():
-    problem = CodingProblem("f", "Do it.", "def f():", {"a": "'alpha'"}, {"b": "'beta'"}, weighed)
+    problem = CodingProblem("f", "Do it.", "def f():", {"a": "'gamma'"}, {"b": "'beta'"}, weighed)
     lm = scripted("nothing", "Here:\nassert 'alpha'\nassert that is", "Use alpha.", "alpha")
     trace = wait(reflexion(lm, problem, Budget(), evaluator=self_tests))
     assert trace.texts("verdict") == ["assert 'alpha': it does not hold", "All 1 own tests passed."]
     assert (trace.ended, trace.success, trace.spent.calls) == ("passed", False, 4)
+
+
+def test_own_tests_that_are_none_pass_nothing():
+    problem = CodingProblem("f", "Do it.", "def f():", {"a": "'alpha'"}, {}, weighed)
+    trace = wait(
+        reflexion(scripted("alpha", "I cannot think of a test."), problem, Budget(), trials=1, evaluator=self_tests)
+    )
+    assert (trace.ended, trace.success) == ("trials", True)
+
+
+def test_the_last_score_of_a_trial_is_its_score():
+    class Falling(Lock):
+        def start(self):
+            return Falling(self.code, self.codes, self.steps)
+
+        async def step(self, action):
+            self.left -= 1
+            return Outcome("", self.left == 0, 1.0 if self.left else 0.25)
+
+    trace = wait(reflexion(scripted("1", "2"), Falling(3, 9, steps=2), Budget(), trials=1, evaluator=scalar))
+    assert trace.texts("verdict") == ["Your score is 0.25 of 1."]
+    assert trace.ended == "trials"
 
 
 def test_own_tests_need_a_task_with_programs():

@@ -1,10 +1,10 @@
 """A report generated from logs says exactly what changed in the reward, and raises its hand when a metric drifts.
 
 The paper (Gilbert et al. 2022) proposes a document and no algorithm; its promise is that a report revised with the
-system shows what a static card cannot. Ours: a bandit chooses headlines, first for clicks, then for clicks less
-half the complaints. Both logs become reports by counting. All documents pass the schema and damaged ones do not; the difference
-lists exactly the changed reward terms, also for thousands of random edits; a drift of eight standard errors is flagged,
-and without a drift alarms come at the stated rate, 0.0027 a metric.
+system shows what a static card cannot. Ours: a bandit chooses headlines, first for clicks, then for clicks less half
+of the complaints. Both logs become reports by counting. All documents pass the schema and damaged ones do not; the
+difference lists exactly the changed reward terms, also for thousands of random edits; a drift of eight standard errors
+is flagged, and without a drift alarms come at the stated rate, 0.0027 a metric.
 """
 
 from __future__ import annotations
