@@ -1,0 +1,1 @@
+"""Channels: what of the task's answer gets through, when and how true."""

@@ -1,0 +1,1 @@
+"""Communication: learning to signal and to understand."""

@@ -1,0 +1,1 @@
+"""Continual: learning on and on without forgetting."""

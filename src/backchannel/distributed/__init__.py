@@ -1,0 +1,1 @@
+"""Distributed: training apart, over slow links."""

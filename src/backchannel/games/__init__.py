@@ -1,0 +1,1 @@
+"""Games: methods for players who meet again."""

@@ -1,0 +1,1 @@
+"""Language: agents that refine from feedback in words."""

@@ -1,0 +1,1 @@
+"""Ledger: feedback logs and what they are worth."""

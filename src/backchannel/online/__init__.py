@@ -1,0 +1,1 @@
+"""Online: deciding in rounds, with whatever feedback comes."""

@@ -1,0 +1,1 @@
+"""Parts: pieces that two or more methods share."""

@@ -17,7 +17,7 @@ class Sparse(NamedTuple):
     """One round's options. An index may occur twice in an option (a collision of hashes): its values add."""
 
     start: np.ndarray  # int64[options + 1]
-    index: np.ndarray  # int64[features], each in 0..table size - 1
+    index: np.ndarray  # type: ignore[assignment]  # int64[features], each in 0..table size - 1 (shadows tuple.index)
     value: np.ndarray  # float64[features]
 
 

@@ -1,0 +1,1 @@
+"""Preference: tuning generative models on comparisons, ratings and critiques."""

@@ -1,0 +1,1 @@
+"""Recommend: feedback from users of a ranking."""

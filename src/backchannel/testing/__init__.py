@@ -1,0 +1,1 @@
+"""Testing: the battery, for this library's methods and for one's own."""

@@ -44,7 +44,9 @@ def claim(seed: int, full: bool) -> Evidence:
         axes.set(xscale="log", yscale="log", xlabel="horizon T", ylabel="regret", title="gap = sqrt(K / T), K = 5")
         axes.legend()
 
-    rows = [[int(h), f"{m:.1f} +- {e:.1f}", f"{b:.1f}"] for h, m, e, b in zip(horizons, means, errors, bounds, strict=True)]
+    rows = [
+        [int(h), f"{m:.1f} +- {e:.1f}", f"{b:.1f}"] for h, m, e, b in zip(horizons, means, errors, bounds, strict=True)
+    ]
     return Evidence(
         statement="Exp3's regret on gaps shrinking as sqrt(K/T) grows as sqrt(T) and stays below sqrt(2 T K log K).",
         checks=[
