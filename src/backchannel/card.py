@@ -43,7 +43,7 @@ class Card:
         feedback: what it needs: "bandit", "full", "graph", "asked", "reward", "comparison", "critique", "gradient" ...
         protocol: "learner", "objective", "exchange", "agent" or "artefact": what its factory returns.
         engine: "numba", "jax", "torch", "async" or "none".
-        neighbour: key of the nearest method: the one to try instead, and the one its contrast test is against.
+        neighbour: key of the nearest method, which its contrast test is against; empty for an artefact without one.
         example: arguments with which the battery instantiates it.
         context: what a learner's `context` is: "none", "rows" (float64[arms, dimension]) or "sparse"
             (parts/sparse.py); a learner with "none" ignores it.

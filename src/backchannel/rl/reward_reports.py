@@ -57,7 +57,7 @@ CARD = Card(
     feedback=("reward",),
     protocol="artefact",
     engine="none",
-    neighbour="reward_reports",
+    neighbour="",
     example={"runs": [{"system": "a bandit", "date": "2026-01-01"}]},
 )
 ALPHA = math.erfc(3 / math.sqrt(2))  # 0.0027: beyond three standard deviations, both sides

@@ -69,7 +69,7 @@ def strangers(cards: list[dict[str, Any]]) -> list[str]:
     """Sentences about cards whose neighbour does not exist, or whose key stands twice."""
     keys = [card["key"] for card in cards]
     lost = [
-        f"{c['key']} names the neighbour {c['neighbour']!r}: there is none" for c in cards if c["neighbour"] not in keys
+        f"{c['key']} names the neighbour {c['neighbour']!r}: there is none" for c in cards if c["neighbour"] not in [*keys, ""]
     ]
     return lost + [f"the key {key} stands twice" for key in sorted({k for k in keys if keys.count(k) > 1})]
 

@@ -1,9 +1,9 @@
 """Exp3's regret grows as the square root of the horizon on the hardest stochastic instances.
 
-The paper (Auer et al. 2002, theorem 3.1 and its lower bound 5.1): O(sqrt(T K log K)) against any sequence of losses, and
-no algorithm does better than sqrt(T K) when the gap shrinks as sqrt(K / T). Ours: with K = 5 and that gap, over T = 2^10
-to 2^16, the log-log slope of the mean regret lies in 0.5 +- 0.1, every mean lies below sqrt(2 T K log K), and uniform
-play, the baseline that a faulty Exp3 degenerates to, is worse at a fixed gap.
+The paper (Auer et al. 2002, theorem 3.1 and its lower bound 5.1): O(sqrt(T K log K)) against any sequence of losses,
+and no algorithm does better than sqrt(T K) when the gap shrinks as sqrt(K / T). Ours: with K = 5 and that gap, over
+T = 2^10 to 2^16, the log-log slope of the mean regret lies in 0.5 +- 0.1, every mean lies below sqrt(2 T K log K), and
+uniform play, the baseline that a faulty Exp3 degenerates to, is worse at a fixed gap.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def test_known_default_step_size():
 
 
 def test_known_bound_holds_on_every_binary_sequence():
-    # All 2^(2 * 7) sequences of 7 rounds and 2 actions: the *expected* regret, computed exactly, never above the theorem.
+    # All 2^(2 * 7) sequences of 7 rounds and 2 actions: the expected regret, computed, never above the theorem.
     eta = np.sqrt(8 * np.log(2) / 7)
     columns = np.array(list(itertools.product([0.0, 1.0], repeat=7)))
     first = np.repeat(columns, len(columns), axis=0)
