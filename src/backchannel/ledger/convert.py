@@ -9,7 +9,7 @@
 Vowpal Wabbit text cannot hold times: 1 row has them
 actions are numbered: 1 = red
 >>> (folder / "log.vw").read_text()
-'1:-1.0:0.5 |age:31.0\\n'
+'1:-1.0:0.5 | age:31.0\\n'
 """
 
 from __future__ import annotations
