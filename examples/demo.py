@@ -2,8 +2,8 @@
 
     make demo
 
-1. *digits*: a real classification table replayed as decisions of an old model with some exploration. Learning shows, and
-   since the right answers are known, the true value of every learned policy stands beside its estimate.
+1. *digits*: a real classification table replayed as decisions of an old model with some exploration. Learning shows,
+   and as the right answers are known, the true value of every learned policy stands beside its estimate.
 2. *open-bandit*: 10,000 real decisions of a fashion shop with 38 clicks. The honest page says that most policies
    cannot be told apart on it, and how many rows would settle it.
 """

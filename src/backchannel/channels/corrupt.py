@@ -9,6 +9,7 @@ Corruptions are pure in (seed, t): a decision's feedback is corrupted the same w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ def adversary(channel: Channel, rounds: int) -> Channel:
     return _corrupted(channel, _adversary, rounds, 0)
 
 
-def _corrupted(channel: Channel, corrupt: object, amount: float, seed: int) -> Channel:
+def _corrupted(channel: Channel, corrupt: Callable[..., object], amount: float, seed: int) -> Channel:
     if channel.corrupt is not intact:
         raise ValueError("this channel is corrupted already: a channel takes one corruption")
     state = Corruption(np.array([float(amount)]), np.array([seed], np.uint64))

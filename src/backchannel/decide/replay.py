@@ -1,8 +1,8 @@
 """A classification table replayed as a log of decisions, so that every policy's true value is known.
 
-Each row of the table becomes a decision: the context is its columns, the options are the labels, the reward
-for the right one and 0 else, and a stated logging policy chooses. The learners see only the reward of the logged choice; the
-right label is kept aside, and tells what each learned policy would really earn.
+Each row of the table becomes a decision: the context is its columns, the options are the labels, the reward is 1
+for the right one and 0 else, and a stated logging policy chooses. The learners see only the reward of the logged
+choice; the right label is kept aside, and tells what each learned policy would really earn.
 
 Logging policies: `uniform`, each label with the same probability; `stale`, a poor old model with some exploration, as
 products have them: with probability 1/2 the label whose mean among the first 100 rows of the table lies nearest, else

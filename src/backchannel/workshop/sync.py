@@ -68,9 +68,8 @@ def files() -> dict[Path, str]:
 def strangers(cards: list[dict[str, Any]]) -> list[str]:
     """Sentences about cards whose neighbour does not exist, or whose key stands twice."""
     keys = [card["key"] for card in cards]
-    lost = [
-        f"{c['key']} names the neighbour {c['neighbour']!r}: there is none" for c in cards if c["neighbour"] not in [*keys, ""]
-    ]
+    missing = [card for card in cards if card["neighbour"] not in [*keys, ""]]
+    lost = [f"{card['key']} names the neighbour {card['neighbour']!r}: there is none" for card in missing]
     return lost + [f"the key {key} stands twice" for key in sorted({k for k in keys if keys.count(k) > 1})]
 
 
