@@ -1,0 +1,260 @@
+"""Figures as inline SVG: text stays text, at one size on every screen, and colours come from the page's style.
+
+A figure is as wide as the page lets it be. Marks are placed in percent of the width, so that nothing is scaled but the
+distances: letters and circles keep their size on a phone. Only a path cannot be written in percent; it is drawn in a
+box of 1000 by 1000 that stretches, with lines that keep their width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from backchannel.decide.result import Bars, Calibration, Curve, Estimate
+from backchannel.report.markup import Child, Markup, name, tag
+from backchannel.report.words import Numbers, count, told
+
+Say = Callable[[float], str]
+
+
+class Scale(NamedTuple):
+    """An axis from `low` to `high`."""
+
+    low: float
+    high: float
+
+    def at(self, x: float) -> float:
+        """Where x lies, in percent; what lies outside is put on the edge."""
+        return min(max(100 * (x - self.low) / (self.high - self.low), 0.0), 100.0)
+
+    def ticks(self, most: int = 5) -> list[float]:
+        """At most `most` round numbers on the axis."""
+        rough = (self.high - self.low) / most
+        step = 10 ** math.floor(math.log10(rough))
+        step *= next(k for k in (1, 2, 5, 10) if k * step >= rough * (1 - 1e-9))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [k * step for k in range(first, last + 1)]
+
+
+def scale(values: Iterable[float | None], room: float = 0.04) -> Scale:
+    """An axis that holds every finite value, with a little room at both ends."""
+    finite = [x for x in values if x is not None and math.isfinite(x)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    span = high - low or abs(high) or 1.0
+    return Scale(low - room * span, high + room * span)
+
+
+def tick_words(ticks: Sequence[float]) -> Say:
+    """Tick labels with as many decimals as their step needs."""
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks and ticks[0] else 1.0
+    decimals = max(-math.floor(math.log10(step) + 1e-9), 0)
+    return lambda x: f"{x + 0.0:,.{decimals}f}".replace("-", "−")
+
+
+class Row(NamedTuple):
+    """One line of a forest plot. `reason` stands where nothing can be drawn; `quiet` draws in grey."""
+
+    label: str
+    estimate: Estimate | None
+    true_value: float | None = None
+    reason: str = ""
+    quiet: bool = False
+    note: str = ""
+
+
+def ends(found: Estimate | None) -> list[float]:
+    """Value and ends of an estimate, for `scale`."""
+    return [] if found is None else [found.value, found.low, found.high]
+
+
+def forest(rows: Sequence[Row], own: Estimate, axis: Scale, words: Numbers) -> Markup:
+    """Values with their 95 % intervals, one a line, over the line and the interval of the log's own policy."""
+    lines = []
+    for row in rows:
+        said = words.full(row.estimate) if row.estimate is not None and not row.reason else row.reason
+        known = row.true_value is not None and math.isfinite(row.true_value)
+        true = f"true value {words.say(row.true_value)}" if known else ""
+        strip = tag(
+            "svg",
+            *_own(own, axis, 100.0),
+            *(_interval(row, axis) if not row.reason else []),
+            _diamond(axis.at(row.true_value), true) if row.true_value is not None and known else None,
+            class_="strip",
+            height="34",
+            role="img",
+            aria_label=f"{row.label}: {said}{', ' + true if true else ''}",
+        )
+        lines.append(
+            tag(
+                "div",
+                tag("div", name(row.label), tag("small", row.note) if row.note else None, class_="label"),
+                strip,
+                tag("div", said, tag("small", true) if true else None, class_="said"),
+                class_="row quiet" if row.quiet or row.reason else "row",
+            )
+        )
+    ticks = axis.ticks()
+    say = tick_words(ticks)
+    marks = [
+        part
+        for x in ticks
+        for part in (
+            tag("line", x1=_p(axis.at(x)), x2=_p(axis.at(x)), y1="0", y2="5", class_="rule"),
+            tag("text", say(x), x=_p(axis.at(x)), y="20", text_anchor=_anchor(axis.at(x))),
+        )
+    ]
+    base = tag("line", x1="0", x2="100%", y1="0", y2="0", class_="rule")
+    foot = tag("svg", base, *marks, class_="strip", height="26", aria_hidden="true")
+    return tag("div", *lines, tag("div", tag("div"), foot, tag("div"), class_="row axis"), class_="forest")
+
+
+def drawable(curve: Curve) -> list[tuple[int, float, float, float]]:
+    """Points with a band: while all rewards were alike it has no width, which would look like certainty."""
+    points = zip(curve.rows, curve.value, curve.low, curve.high, strict=True)
+    return [p for p in points if all(map(math.isfinite, p)) and p[3] > p[2]]
+
+
+def learning(curve: Curve, own: Estimate, axis: Scale, label: str, words: Numbers) -> Markup:
+    """A learning curve with its band, over the line of the log's own policy."""
+    points = drawable(curve)
+    last = points[-1]
+    across = Scale(0, max(last[0], 1))
+    said = f"{label}: after {last[0]:,} rows {words.say(last[1])} ({words.say(last[2])} to {words.say(last[3])})"
+    up = [(10 * across.at(n), 1000 - 10 * axis.at(high)) for n, _, _, high in points]
+    down = [(10 * across.at(n), 1000 - 10 * axis.at(low)) for n, _, low, _ in points]
+    line = [(10 * across.at(n), 1000 - 10 * axis.at(value)) for n, value, _, _ in points]
+    drawn = _box(
+        tag("path", d=_path(up + down[::-1]) + "Z", class_="band"),
+        tag("path", d=_path(line), class_="curve", vector_effect="non-scaling-stroke"),
+    )
+    y = axis.at(own.value) if math.isfinite(own.value) else None
+    reference = [] if y is None else [tag("line", x1="0", x2="100%", y1=_p(100 - y), y2=_p(100 - y), class_="own")]
+    ticks = [across.low, across.high / 2, across.high]
+    below = [(across.at(n), f"{n:,.0f}") for n in ticks]
+    return _plot(170, axis, below, [*reference, drawn], said)
+
+
+def weights(bars: Bars, label: str, effective: float) -> Markup:
+    """How large the importance weights are; both axes by powers of ten, the first bar holding weights near nothing."""
+    top = math.log10(1 + max([1.0, *bars.counts]))
+    wide = 100 / max(len(bars.counts), 1)
+    drawn = [
+        tag(
+            "rect",
+            tag("title", f"weight {low:.3g} to {high:.3g}: {n:,.0f} rows"),
+            x=_p(i * wide + 0.1 * wide),
+            width=_p(0.8 * wide),
+            y=_p(100 - 100 * math.log10(1 + n) / top),
+            height=_p(100 * math.log10(1 + n) / top),
+            class_="bar",
+        )
+        for i, (low, high, n) in enumerate(zip(bars.edges[:-1], bars.edges[1:], bars.counts, strict=True))
+        if n > 0
+    ]
+    one = _along(bars.edges, 1.0)
+    line = [] if one is None else [tag("line", x1=_p(one), x2=_p(one), y1="0", y2="100%", class_="own")]
+    places = [(t, _along(bars.edges, t)) for t in (0.01, 0.1, 1.0, 10.0, 100.0)]
+    below = [(at, f"{t:g}") for t, at in places if at is not None]
+    rows = [
+        (100 * math.log10(1 + n) / top, f"{n:,}") for n in (10**k for k in range(0, int(top) + 1, 1 + int(top > 4)))
+    ]
+    said = f"Importance weights of {label}: {sum(bars.counts):,.0f} rows, worth {count(effective)} rows of its own"
+    return _plot(120, rows, below, [*drawn, *line], said)
+
+
+def calibration(found: Calibration, words: Numbers) -> Markup:
+    """Mean reward seen against mean reward predicted; on the line, the model is right on average."""
+    axis = scale([*found.predicted, *found.seen])
+    dots = [
+        tag(
+            "circle",
+            tag("title", f"{rows:,} rows: predicted {words.say(x)}, seen {words.say(y)}"),
+            cx=_p(axis.at(x)),
+            cy=_p(100 - axis.at(y)),
+            r="5",
+            class_="dot",
+        )
+        for x, y, rows in zip(found.predicted, found.seen, found.rows, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+    line = tag("line", x1="0", y1="100%", x2="100%", y2="0", class_="own")
+    ticks = axis.ticks()
+    say = tick_words(ticks)
+    said = f"Calibration of the reward model: {len(dots)} groups of rows, mean reward seen against mean predicted"
+    return _plot(300, axis, [(axis.at(x), say(x)) for x in ticks], [line, *dots], said, "square")
+
+
+def _plot(
+    height: int,
+    left: Scale | list[tuple[float, str]],
+    below: list[tuple[float, str]],
+    marks: list[Markup],
+    said: str,
+    kind: str = "",
+) -> Markup:
+    """A frame: labels on the left with a rule each, labels below, and the marks between."""
+    if isinstance(left, Scale):
+        ticks = left.ticks(4)
+        say = tick_words(ticks)
+        left = [(left.at(y), say(y)) for y in ticks]
+    frame: list[Child] = []
+    for y, words in left:
+        frame.append(tag("line", x1="0", x2="100%", y1=_p(100 - y), y2=_p(100 - y), class_="rule"))
+        frame.append(tag("text", words, x="-8", y=_p(100 - y), dy="0.35em", text_anchor="end"))
+    for x, words in below:
+        frame.append(tag("text", words, x=_p(x), y="100%", dy="18", text_anchor=_anchor(x)))
+    return tag("svg", *frame, *marks, class_=f"plot {kind}".strip(), height=height, role="img", aria_label=said)
+
+
+def _interval(row: Row, axis: Scale) -> list[Markup]:
+    found = row.estimate
+    if found is None or not math.isfinite(found.value):
+        return []
+    at = axis.at(found.value)
+    drawn = []
+    if told(found):
+        low, high = axis.at(found.low), axis.at(found.high)
+        drawn.append(tag("line", x1=_p(low), x2=_p(high), y1="50%", y2="50%", class_="reach"))
+    return [*drawn, tag("circle", cx=_p(at), cy="50%", r="5.5", class_="dot")]
+
+
+def _own(own: Estimate, axis: Scale, height: float) -> list[Markup]:
+    if not math.isfinite(own.value):
+        return []
+    at, drawn = axis.at(own.value), []
+    if told(own):
+        low, high = axis.at(own.low), axis.at(own.high)
+        drawn.append(tag("rect", x=_p(low), width=_p(high - low), y="0", height=_p(height), class_="ownband"))
+    return [*drawn, tag("line", x1=_p(at), x2=_p(at), y1="0", y2=_p(height), class_="own")]
+
+
+def _diamond(at: float, said: str) -> Markup:
+    shape = tag("path", tag("title", said), d="M0 -7L6 0L0 7L-6 0Z", class_="true")
+    return tag("svg", shape, x=_p(at), y="50%", width="1", height="1", class_="free")
+
+
+def _box(*paths: Markup) -> Markup:
+    return tag("svg", *paths, width="100%", height="100%", viewBox="0 0 1000 1000", preserveAspectRatio="none")
+
+
+def _path(points: list[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _along(edges: Sequence[float], x: float) -> float | None:
+    """Where x lies among bars of equal width, in percent: by its logarithm inside a bar; None outside all bars."""
+    for i, (low, high) in enumerate(pairwise(edges)):
+        if low <= x <= high * (1 + 1e-12):
+            inside = math.log(x / low) / math.log(high / low) if low > 0 else (x - low) / (high - low)
+            return 100 * (i + inside) / (len(edges) - 1)
+    return None
+
+
+def _p(percent: float) -> str:
+    return f"{percent:.2f}%"
+
+
+def _anchor(percent: float) -> str:
+    return "start" if percent < 1 else "end" if percent > 99 else "middle"

@@ -1,0 +1,188 @@
+"""Numbers and sentences of the page: as many digits as the data carry, and no more claims than they allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from backchannel.decide.result import Estimate, Learned, PolicyResult, Told
+
+NOTHING = "–"
+_ESTIMATORS = {
+    "replay": "Replay (matching rows only)",
+    "ips": "IPS: inverse propensities",
+    "self_normalised_ips": "Self-normalised IPS",
+    "direct": "Direct: the reward model alone",
+    "doubly_robust": "Doubly robust",
+    "self_normalised_doubly_robust": "Self-normalised doubly robust",
+    "switch_doubly_robust": "SWITCH doubly robust",
+    "shrunk_doubly_robust": "Doubly robust, shrunk weights",
+    "sub_gaussian_ips": "IPS, sub-Gaussian weights",
+    "sub_gaussian_doubly_robust": "Doubly robust, sub-Gaussian weights",
+}
+
+
+class Numbers(NamedTuple):
+    """How values are written on one page: all with the same number of decimals."""
+
+    decimals: int
+
+    def say(self, x: float | None, sign: bool = False) -> str:
+        """The value; a dash for what is no number."""
+        if x is None or not math.isfinite(x):
+            return NOTHING
+        x = round(x, self.decimals) + 0.0
+        return f"{x:{'+' if sign and x else ''},.{self.decimals}f}".replace("-", "−")
+
+    def span(self, found: Estimate | None, sign: bool = False) -> str:
+        """The interval; empty where it has no ends."""
+        if found is None or not (math.isfinite(found.low) and math.isfinite(found.high)):
+            return ""
+        if found.low == found.high:
+            return "no interval"  # all rewards alike: resampling shows no spread, which is no certainty
+        return f"{self.say(found.low, sign)} to {self.say(found.high, sign)}"
+
+    def full(self, found: Estimate | None, sign: bool = False) -> str:
+        """The value with its interval in brackets."""
+        if found is None:
+            return NOTHING
+        span = self.span(found, sign)
+        return self.say(found.value, sign) + (f" ({span})" if span else "")
+
+
+def numbers(learned: Learned) -> Numbers:
+    """Two digits of the width of what the log's own policy earned; without a width, three of its value."""
+    earned = learned.log.earned
+    width, size = earned.high - earned.low, abs(earned.value)
+    if math.isfinite(width) and width > 0:
+        return Numbers(min(max(1 - math.floor(math.log10(width)), 0), 9))
+    if math.isfinite(size) and size > 0:
+        return Numbers(min(max(2 - math.floor(math.log10(size)), 0), 9))
+    return Numbers(3)
+
+
+def about(count: float | None) -> str:
+    """A large number of rows as people say it: 184,000 or 40.3 million."""
+    if count is None or not math.isfinite(count):
+        return NOTHING
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if count >= size:
+            return f"{count / size:,.3g} {unit}" if count / size < 1000 else f"{count / size:,.0f} {unit}"
+    digits = max(len(str(int(count))) - 3, 0)
+    return f"{round(int(count), -digits):,}"
+
+
+def count(x: float) -> str:
+    """A count that need not be whole: effective rows, weights."""
+    if not math.isfinite(x):
+        return NOTHING
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def share(x: float) -> str:
+    """A share as a percentage that never rounds something to nothing or a part to the whole."""
+    if not math.isfinite(x):
+        return NOTHING
+    if 0 < x < 0.001:
+        return "< 0.1 %"
+    if 0.999 < x < 1:
+        return "> 99.9 %"
+    return f"{100 * x:.1f} %" if x not in (0.0, 1.0) else f"{100 * x:.0f} %"
+
+
+def estimator(key: str) -> str:
+    """An estimator's name in words."""
+    return _ESTIMATORS.get(key, key.replace("_", " "))
+
+
+def moment(seconds: float) -> str:
+    """A time of the log: a date where it can be one, else the number."""
+    if not math.isfinite(seconds):
+        return NOTHING
+    if 1e8 < seconds < 1e10:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{seconds:,.6g}"
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def answered(learned: Learned) -> list[PolicyResult]:
+    """The policies of which the log says something, best first."""
+    return [p for p in learned.policies if p.answered and told(p.value) and told(p.lift)]
+
+
+def told(found: Estimate | None) -> bool:
+    """Whether value and interval are all numbers."""
+    return found is not None and all(math.isfinite(x) for x in (found.value, found.low, found.high))
+
+
+def doubted(policy: PolicyResult) -> bool:
+    """Whether the verdict raises a doubt, instead of only saying where the interval lies."""
+    return not policy.verdict.startswith(("Better than the log", "Worse than the log", "Cannot be told apart"))
+
+
+def headline(learned: Learned) -> tuple[str, str]:
+    """One sentence that answers what the reader asks first, and one that says how sure that is."""
+    say, rows = numbers(learned), f"{learned.log.with_feedback:,}"
+    earned = learned.log.earned
+    own = f"The log's own policy earned {say.say(earned.value)} a decision"
+    own += f" (95 % interval {say.span(earned)})." if told(earned) else "."
+    heard = answered(learned)
+    if not learned.policies:
+        return "No policy was learned from this log.", own
+    if not heard:
+        names = listed([p.name for p in learned.policies])
+        return f"This log cannot answer for {names}.", f"Their choices were logged too rarely. {own}"
+    better = [p for p in heard if p.lift is not None and p.lift.low > 0]
+    if better:
+        best = better[0]
+        assert best.value is not None
+        assert best.lift is not None
+        first = (
+            f"{best.name} would have earned {say.say(best.value.value)} a decision, "
+            f"{say.say(best.lift.value)} more than the log's own policy"
+        )
+        second = f"With 95 % confidence it earns {say.span(best.lift)} more than the log's own {say.say(earned.value)}."
+        if doubted(best):
+            return f"{first}; but do not rely on it yet.", f"{second} {best.verdict}"
+        return f"{first}.", second
+    unsettled = [p for p in heard if p.lift is not None and p.lift.high >= 0]
+    needed = [p.rows_to_settle for p in unsettled if p.rows_to_settle is not None]
+    if not unsettled:
+        best = heard[0]
+        assert best.lift is not None
+        return (
+            f"The log's own policy is better than every policy learned here; the nearest, {best.name}, would have "
+            f"earned {say.say(-best.lift.value)} less a decision.",
+            own,
+        )
+    more = f"; about {about(min(needed))} rows would settle the clearest difference" if needed else ""
+    if len(unsettled) == len(heard):
+        return f"No policy can be told apart from the log's own on these {rows} rows{more}.", own
+    worse = listed([p.name for p in heard if p not in unsettled])
+    return f"No policy is clearly better than the log's own on these {rows} rows{more}.", f"Worse: {worse}. {own}"
+
+
+def cost(found: Sequence[Told], names: dict[str, str], say: Numbers) -> str:
+    """The dearest difference from hearing at once that the intervals tell apart, in words."""
+    base = {each.policy: each.value for each in found if each.channel == "at once"}
+    dearest: tuple[float, Told] | None = None
+    for each in found:
+        full = base.get(each.policy)
+        if full is None or each.value is None or not (told(full) and told(each.value)):
+            continue
+        sure = each.value.low < each.value.high < full.low < full.high
+        if sure and (dearest is None or full.value - each.value.value > dearest[0]):
+            dearest = (full.value - each.value.value, each)
+    if dearest is None:
+        return "None of it costs so much that the intervals on these rows would tell it apart."
+    loss, each = dearest
+    return (
+        f"The dearest: {names.get(each.policy, each.policy)} earns {say.say(loss)} less a decision with its feedback "
+        f"\u201c{each.channel}\u201d than with all of it at once."
+    )
