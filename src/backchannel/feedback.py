@@ -14,7 +14,7 @@ same id twice counts once. On disk a log is JSON lines (one record a line, `"rec
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -83,7 +83,7 @@ class Feedback(msgspec.Struct, tag_field="record", tag="feedback", omit_defaults
         numeric = self.kind in ("reward", "rating")
         if numeric and (isinstance(self.value, bool) or not isinstance(self.value, (int, float))):
             raise ValueError(f"a {self.kind} must be a number, not {self.value!r}")
-        if numeric and not math.isfinite(self.value):
+        if numeric and not abs(self.value) <= sys.float_info.max:  # a whole number may lie beyond all floats
             raise ValueError(f"a {self.kind} must be finite, not {self.value}")
 
 

@@ -29,7 +29,7 @@ from backchannel.ledger.native import records
 from backchannel.ledger.problems import LogError, Problems, counted
 from backchannel.ledger.read import fill
 from backchannel.ledger.sources import SUFFIXES, find
-from backchannel.ledger.store import Store
+from backchannel.ledger.store import Store, first_line
 from backchannel.ledger.tables import write_open_bandit, write_table
 from backchannel.ledger.writers import Writer, write_native, write_vw
 
@@ -93,7 +93,7 @@ def convert(
                         write_vw(writer, file, blocks=format == "vw-adf")
             return store.notes + problems.notes() + writer.sentences
     except duckdb.Error as error:
-        raise LogError(f"{name} cannot be converted to {path}: {str(error).strip().splitlines()[0]}") from None
+        raise LogError(f"{name} cannot be converted to {path}: {first_line(error)}") from None
     finally:
         store.close()
 

@@ -89,9 +89,8 @@ def join(store: Store, strict: bool) -> None:
         again = int(store.one(f"SELECT count(*) - count(DISTINCT id) FROM {table}")[0])
         if again:
             twice = store.one(f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1 ORDER BY min(seq) LIMIT 1")[0]
-            note = (
-                f"{counted(again, f'{what} repeats an id', f'{what}s repeat an id')} and counts once, first {twice!r}"
-            )
+            repeats = counted(again, f"{what} repeats an id", f"{what}s repeat an id")
+            note = f"{repeats}, first {twice!r}; each id counts once"
             if strict:
                 raise LogError(f"{store.name}: {note}")
             store.notes.append(note)

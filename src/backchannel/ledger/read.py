@@ -23,7 +23,7 @@ from backchannel.ledger.log import Log
 from backchannel.ledger.native import join, read_native
 from backchannel.ledger.problems import LogError, Problems, nearest
 from backchannel.ledger.sources import Source, find
-from backchannel.ledger.store import Store, StoredLog
+from backchannel.ledger.store import Store, StoredLog, first_line
 from backchannel.ledger.tabular import Table, read_table, unreadable
 from backchannel.ledger.vw import read_vw
 
@@ -52,7 +52,7 @@ def open_log(
         skip_bad_rows: up to so many bad rows are left out and counted; the next one raises.
         logged_by: of `open-bandit`: the policy that made the log, "random" or "bts".
         strict: times that run backwards, repeated ids and feedback without its decision are errors, not notes.
-        progress: called now and then with the part of the file that has been read, from 0 to 1.
+        progress: called now and then, perhaps from another thread, with the part that has been read, from 0 to 1.
     """
     name = os.fspath(source)
     problems = Problems(skip_bad_rows)
@@ -62,7 +62,7 @@ def open_log(
         return StoredLog(store, found, problems.notes())
     except duckdb.Error as error:
         store.close()
-        raise LogError(f"{name} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        raise LogError(f"{name} cannot be read: {first_line(error)}") from None
     except BaseException:
         store.close()
         raise
@@ -88,13 +88,15 @@ def fill(
         store.notes.append(open_bandit.ATTRIBUTION)
     else:
         found = find(name, format, store.folder)
-    for each in found:
+    for index, each in enumerate(found):
+        store.file_of = (index, len(found))
         if each.format == "jsonl":
             read_native(store, each, problems)
         elif each.format in ("vw", "vw-adf"):
             read_vw(store, each, problems)
         else:
             columns, given = _read_table(store, each, columns, given, problems)
+        store.progress(1.0)
     if found[0].format == "jsonl":
         join(store, strict)
     store.finish(problems, strict)

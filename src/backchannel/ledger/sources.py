@@ -52,8 +52,6 @@ class Source:
         try:
             return text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            if error.end >= len(text) - 4 and len(text) >= 1 << 20:  # the cut, not the text, is wrong
-                return text[: error.start].decode("utf-8-sig")
             raise LogError(f"{self.name}: expected UTF-8 in {where}, found byte {text[error.start]:#04x}") from None
 
 

@@ -16,8 +16,10 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,11 @@ BAD = {"bad": "INTEGER", "value": "VARCHAR"}
 MEMORY = "400MB"
 
 
+def first_line(error: Exception) -> str:
+    """DuckDB's complaint without its advice."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def literal(text: str) -> str:
     """A string in SQL."""
     return "'" + text.replace("'", "''").replace("\0", "' || chr(0) || '") + "'"
@@ -74,7 +81,8 @@ class Store:
     def __init__(self, name: str, text: bool = False, progress: Callable[[float], None] | None = None) -> None:
         self.name = name
         self.text = text
-        self.progress = progress or (lambda part: None)  # called with the part of a file that has been read
+        self._progress = progress
+        self.file_of = (0, 1)  # which file is read, of how many
         self.files: list[str] = []
         self.notes: list[str] = []
         self.numeric: dict[str, str] = {}  # context name -> its column n0, ...
@@ -91,13 +99,20 @@ class Store:
         self.select = "SELECT * FROM log"  # what the log is in the end, before it is sorted
         self.rows = 0  # of the table, bad ones included: the next seq
         self.columns: set[str] = set()
-        self.folder = folder = tempfile.mkdtemp(prefix="backchannel-")
-        self.db = duckdb.connect(
-            os.path.join(folder, "log.duckdb"),
-            config={"memory_limit": MEMORY, "threads": min(4, os.cpu_count() or 1), "temp_directory": folder},
-        )
+        try:
+            self.folder = folder = tempfile.mkdtemp(prefix="backchannel-")
+        except OSError as error:
+            raise LogError(f"no temporary directory can be made for {name}: {error.strerror}") from None
+        threads = str(min(4, os.cpu_count() or 1))
+        settings: dict[str, Any] = {"memory_limit": MEMORY, "threads": threads, "temp_directory": folder}
+        try:
+            self.db = duckdb.connect(os.path.join(folder, "log.duckdb"), config=settings)
+        except duckdb.Error as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise LogError(f"no temporary database can be made for {name}: {first_line(error)}") from None
         self.close = weakref.finalize(self, _drop, self.db, folder)
         self.db.execute("SET TimeZone = 'UTC'; SET pandas_analyze_sample = 0; SET preserve_insertion_order = true")
+        self.db.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         self.db.execute("CREATE TABLE log (seq BIGINT)")
         self.columns.add("seq")
         self._need(FIXED | BAD | (DETAILS if text else {}))
@@ -150,8 +165,34 @@ class Store:
         """Append `SELECT ... FROM source`: column -> SQL; returns how many rows came. A source may be the `chunk`."""
         names = ", ".join(expressions)
         values = ", ".join(expressions.values())
-        self.db.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM {source}")  # DuckDB finds `chunk` by name
+        with self._watched(chunk is None):
+            self.db.execute(f"INSERT INTO {table} ({names}) SELECT {values} FROM {source}")  # `chunk` is found by name
         return int(self.db.fetchall()[0][0])
+
+    def progress(self, part: float) -> None:
+        """Tell how much of the present file has been read."""
+        if self._progress:
+            self._progress((self.file_of[0] + part) / self.file_of[1])
+
+    @contextmanager
+    def _watched(self, long: bool) -> Iterator[None]:
+        """Tell, from a thread beside, how far a long statement is."""
+        if not long or self._progress is None:
+            yield
+            return
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.25):
+                self.progress(min(max(self.db.query_progress(), 0.0) / 100, 1.0))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
 
     def one(self, query: str) -> tuple[Any, ...]:
         """The only row of a query."""

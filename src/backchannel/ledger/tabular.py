@@ -14,7 +14,7 @@ import duckdb
 from backchannel.ledger.columns import Columns, Resolved, own_layout
 from backchannel.ledger.problems import LogError, Problems, counted
 from backchannel.ledger.sources import Source
-from backchannel.ledger.store import Store, identifier, key_sql, list_sql, literal
+from backchannel.ledger.store import Store, first_line, identifier, key_sql, list_sql, literal
 
 SAMPLE = 1000
 EXPECTED = {
@@ -110,7 +110,7 @@ def read_table(store: Store, source: Source, columns: Columns | None, problems: 
 
 def unreadable(source: Source, error: duckdb.Error) -> LogError:
     """DuckDB's complaint, in one sentence."""
-    return LogError(f"{source.name} cannot be read as {source.format.upper()}: {str(error).strip().splitlines()[0]}")
+    return LogError(f"{source.name} cannot be read as {source.format.upper()}: {first_line(error)}")
 
 
 def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) -> None:
@@ -246,8 +246,9 @@ def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None
 def _header(source: Source) -> tuple[list[str], str]:
     """The names in the first line of a CSV file, and what stands between them."""
     with source.opened() as file:
-        text = source.decoded(file.read(1 << 20), "the header")
-    line = text.split("\n", 1)[0]
+        head, end, rest = file.read(1 << 20).partition(b"\n")
+    line = source.decoded(head, "the header")
+    text = line + (end + rest).decode(errors="replace")
     delimiter = max(",\t;", key=lambda mark: (line.count(mark), mark == ","))
     try:
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
