@@ -35,7 +35,10 @@ def offer(learner, block, i, rng, draws, same, out):
     """The policy's distribution over row i's options, in out[: options]."""
     k = options_of(block, i)
     if same.shape[0] > 0:
-        out[:k] = same[:k]
+        if block.x.shape[0] == 0:  # ragged options and no context: only uniform play is learned there
+            out[:k] = 1.0 / k
+        else:
+            out[:k] = same[:k]
     else:
         distribution(learner, seen(block, i, -1), rng, draws, out[:k])
     if block.x.shape[0] > 0 and block.offered.shape[0] > 0:
