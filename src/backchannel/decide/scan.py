@@ -9,6 +9,8 @@ import numpy as np
 from backchannel.decide.features import Encoder, fit_encoder
 from backchannel.ledger.log import Batch, Log
 
+ROUNDING = 0.01  # a mean weight this near to 1 may come from propensities written with few digits
+
 
 class Scan:
     """Facts gathered in one pass: sums, so that a log of any length needs no memory."""
@@ -105,7 +107,7 @@ class Scan:
             effective = self.uniform_sum**2 / self.uniform_squares
             # Rows of one session are not independent and weights are skewed: six standard errors, and only where the
             # mean can be known at all.
-            if effective > 100 and abs(mean - 1) > 6 * error + 1e-9:
+            if effective > 100 and abs(mean - 1) > 6 * error + ROUNDING:
                 found.append(
                     f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is "
                     f"{mean:.3g} +- {error:.1g}. Every estimate below that divides by them is off."
