@@ -16,6 +16,7 @@ class Markup(str):
     __slots__ = ()
 
 
+LONG = 60  # characters of a name that are shown; the rest appears where the pointer rests
 _EMPTY = frozenset({"circle", "line", "link", "meta", "path", "rect"})
 Child = str | int | None | Iterable["str | None"]
 
@@ -48,5 +49,7 @@ def join(*children: Child) -> Markup:
 
 
 def name(text: str) -> Markup:
-    """A name out of the data, isolated, so that its writing direction cannot turn what stands around it."""
+    """A name out of the data: cut if long, and isolated, so that its writing direction turns nothing around it."""
+    if len(text) > LONG:
+        return tag("bdi", f"{text[: LONG - 1]}…", title=text)
     return tag("bdi", text)

@@ -51,7 +51,7 @@ def table(learned: Learned) -> Markup | None:
             cells.append(say.say(p.true_value))
         cells.append(pieces.number(p.lift if p.answered else None, say, sign=True))
         first = p is learned.policies[0] and p.answered
-        cells.append("best here" if first else pieces.number(p.regret, say))
+        cells.append("best here" if first else pieces.number(p.regret if p.answered else None, say))
         cells += [words.count(p.effective_rows), words.count(p.largest_weight), pieces.plain(p.mean_weight)]
         cells += [words.share(p.unsupported), words.about(p.rows_to_settle)]
         data = [tag("td", cell, data_of=head) for cell, head in zip(cells, heads, strict=True)]

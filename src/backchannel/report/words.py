@@ -21,6 +21,7 @@ _ESTIMATORS = {
     "shrunk_doubly_robust": "Doubly robust, shrunk weights",
     "sub_gaussian_ips": "IPS, sub-Gaussian weights",
     "sub_gaussian_doubly_robust": "Doubly robust, sub-Gaussian weights",
+    "doubly_robust, empirical Bernstein": "Doubly robust, empirical Bernstein interval",
 }
 
 

@@ -242,7 +242,7 @@ def test_whatever_comes_from_the_data_is_escaped() -> None:
     tree = Tree(text)
     plain = Tree(page(learned(policy("a"))))
     assert {t for t, _ in tree.tags} <= {t for t, _ in plain.tags} | {"p"}
-    assert {key for _, a in tree.tags for key in a} == {key for _, a in plain.tags for key in a} | {"role"}
+    assert {key for _, a in tree.tags for key in a} == {key for _, a in plain.tags for key in a} | {"role", "title"}
     assert "<script" not in text
     assert tree.text.count("<script>alert('x')</script>") >= 12
 
@@ -316,6 +316,13 @@ def test_an_interval_without_width_is_no_certainty() -> None:
     text = Tree(page(learned(policy("a", curve=flat), policy("b")))).text
     assert "0.000 (no interval) after 3 rows" in text
     assert "Nothing to draw" in text
+
+
+def test_a_long_name_is_cut_and_still_there_in_full() -> None:
+    tree = Tree(page(learned(policy("a"), facts=log(actions=["x" * 500, "blue"]))))
+    assert "x" * 59 + "…" in tree.text
+    assert "x" * 61 not in tree.text
+    assert any(a.get("title") == "x" * 500 for _, a in tree.tags)
 
 
 def test_warnings_come_before_all_numbers() -> None:
