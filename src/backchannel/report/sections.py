@@ -62,6 +62,7 @@ def table(learned: Learned) -> Markup | None:
     top = tag("tr", *[tag("th", h, scope="col") for h in ["Policy", *heads]], tag("th", "Verdict", class_="text"))
     return section(
         "All numbers",
+        "Behind the best: the regret, with an interval that takes the best as known. "
         "Effective rows: how many rows of its own the logged rows are worth for that policy. Never chosen: the "
         "share of "
         "rows whose choice the policy would never make; they say nothing of it. Rows to settle: how many rows "
