@@ -213,7 +213,7 @@ def _act(state, context, rng):
     if t == state.end[0] and state.batch[0] < state.batches[0]:
         _begin(state, rng)
     state.asked[:] = False
-    if t == state.look[0] and t < state.end[0]:
+    if t == state.look[0]:
         if state.kind[0] == BANDIT:
             state.asked[state.arm[0]] = True
         elif state.kind[0] == FLEXIBLE:

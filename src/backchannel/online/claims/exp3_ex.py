@@ -93,10 +93,12 @@ def claim(seed: int, full: bool) -> Evidence:
                 horizons, _means(points), [3 * p[1] for p in points], fmt="o-", label=f"{leaves} leaves"
             )
             complexity = [problem_complexity(_star(leaves), int(t)) for t in horizons]
-            right.plot(horizons, complexity, ":", color=line[0].get_color(), label="$R^*$")
+            right.plot(horizons, complexity, ":", color=line[0].get_color(), label=f"$R^*$, {leaves} leaves")
         right.set(xscale="log", yscale="log", xlabel="horizon $T$", ylabel="regret")
         for axes in (left, right):
             axes.legend(fontsize="x-small")
+        left.set_xticks(GAPS, [str(gap) for gap in GAPS])
+        left.minorticks_off()
 
     columns = ["learner", "step size x", *(f"gap {gap}" for gap in GAPS)]
     return Evidence(

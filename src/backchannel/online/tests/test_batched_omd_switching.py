@@ -143,6 +143,25 @@ def test_known_shrinking_dartboard_keeps_the_distribution():
     assert change < 0.6 * (1 - np.sum(old * new))  # drawing afresh would change arms more often
 
 
+def test_known_bandit_batches_are_drawn_afresh():
+    # Nothing was lost in the last batch: the dartboard would stay, bandit feedback draws from W all the same.
+    base = copy_state(batched_omd_switching(2, 100, 20).state)
+    base.round[0] = base.end[0] = 50
+    base.batch[0], base.arm[0] = 10, 1
+    learner, rng, drawn = batched_omd_switching(2, 100, 20), np.random.default_rng(5), 0
+    for _ in range(1000):
+        drawn += learner.act(copy_state(base), NOTHING, rng)[0]
+    assert abs(drawn - 500) < 5 * np.sqrt(250)  # below 1e-6
+
+
+def test_known_flexible_looks_are_uniform_over_arms():
+    learner = batched_omd_switching(3, 3000, feedback="flexible")
+    run = Run(learner, sequence([[1.0, 1.0, 1.0]]), 3000, seed=6, channel=asked(3)).advance()
+    # Each look adds K = 3 to the arm it is at. Binomial(3000, 1/3) has a standard deviation of 25.8.
+    np.testing.assert_allclose(run.state.losses.sum(), 9000)
+    assert np.abs(run.state.losses / 3 - 1000).max() < 5 * 25.8
+
+
 @pytest.mark.parametrize("feedback", ["bandit", "flexible", "full"])
 @pytest.mark.parametrize("budget", [3, 17, 100, 299, 300, 900])
 def test_known_the_budget_is_never_exceeded(feedback, budget):
