@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
+CODE := $(wildcard src tests benchmarks examples)
 
 .PHONY: demo test lint suite sync claims bench docs clean
 
@@ -23,8 +24,8 @@ demo: .venv/ready          ## learn from two real logs; writes demo/ and opens i
 test: .venv/ready-test lint suite   ## everything that CI runs
 
 lint: .venv/ready-test
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m backchannel.workshop.sync --check
