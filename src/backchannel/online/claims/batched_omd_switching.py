@@ -177,7 +177,9 @@ def _by_total(horizon: int, runs: int, seed: int) -> tuple[dict[str, np.ndarray]
         informed = np.minimum(budgets[kind], two_thirds) if kind == "bandit" else budgets[kind] / 2
         gaps = np.minimum(3 / np.sqrt(informed), 0.34)  # a larger gap does not fit between the walk and 0
         learners = [batched_omd_switching(2, horizon, int(b), kind) for b in budgets[kind]]
-        curves[kind] = [_cost(one, horizon, gap, runs // 3, seed) for one, gap in zip(learners, gaps, strict=True)]
+        wide = (budgets[kind] < 4 * two_thirds) & (kind != "bandit")  # where runs differ most
+        each = zip(learners, gaps, np.where(wide, 2 * runs // 3, runs // 3), strict=True)
+        curves[kind] = [_cost(one, horizon, gap, int(count), seed) for one, gap, count in each]
     return budgets, curves
 
 

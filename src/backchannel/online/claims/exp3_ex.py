@@ -98,7 +98,7 @@ def claim(seed: int, full: bool) -> Evidence:
         for axes in (left, right):
             axes.legend(fontsize="x-small")
         left.set_xticks(GAPS, [str(gap) for gap in GAPS])
-        left.minorticks_off()
+        left.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
     columns = ["learner", "step size x", *(f"gap {gap}" for gap in GAPS)]
     return Evidence(
