@@ -7,7 +7,7 @@ payment retries, 20 generations of 1,000, answers at each generation's end, feat
 that memory a change of the policy's value is followed by one the other way: the lag-1 autocorrelation of increments is
 below -1/4; (3) with all of the past in memory the changes are less than half as large.
 
-What does not hold: with a well chosen epsilon, epsilon-greedy costs as little under short memory and a quarter more
+What does not hold: with a well chosen epsilon, epsilon-greedy costs as little under short memory and a third more
 under long memory, not twice as much, and Boltzmann exploration is as good. The autocorrelation under long memory is
 about half of that under short memory and does not vanish. And that number alone shows no oscillation: increments of
 independent noise have -1/2. The values themselves, less their mean of 15 generations, have about what independent noise

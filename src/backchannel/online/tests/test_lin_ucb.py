@@ -8,7 +8,7 @@ from backchannel.loop import copy_state
 from backchannel.meters.regret import dynamic_regret
 from backchannel.online.exp3 import exp3
 from backchannel.online.lin_ts import lin_ts
-from backchannel.online.lin_ucb import REFRESH, lin_ucb, regret_bound
+from backchannel.online.lin_ucb import REFRESH, _lower_bound, lin_ucb, regret_bound
 from backchannel.tasks.linear import linear
 
 RNG = np.random.default_rng(0)  # the choices of LinUCB do not depend on it
@@ -26,7 +26,9 @@ def test_step_choices_and_estimates_by_hand():
         beta = 0.3 * np.sqrt(2 * np.log(1 / 0.05) + log_det) + np.sqrt(2.0) * 0.7
         width = np.sqrt(np.einsum("ai,ij,aj->a", rows, np.linalg.inv(v), rows))
         action, propensity = learner.act(state, rows, RNG)
-        assert action == np.argmin(rows @ theta - beta * width)
+        bounds = [_lower_bound(state, row, 0) for row in rows]
+        np.testing.assert_allclose(bounds, rows @ theta - beta * width, rtol=1e-9)
+        assert action == np.argmin(bounds)
         assert propensity == 1.0
         loss = rng.random()
         learner.update(state, rows, action, propensity, loss)
