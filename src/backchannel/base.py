@@ -76,6 +76,7 @@ class Channel(NamedTuple):
     schedule: Callable[[int, np.random.Generator], np.ndarray | None]
     width: int
     needs: str
+    slots: int = 0  # of a slate: actions are then int64[slots]; 0 for a single action
 
 
 class Meter(NamedTuple):

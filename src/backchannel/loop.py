@@ -22,7 +22,7 @@ from backchannel.base import NEVER, Channel, Learner, Meter, State, Task
 from backchannel.channels.hide import bandit
 from backchannel.engine import bind
 from backchannel.meters.count import switches
-from backchannel.meters.regret import pseudo_regret
+from backchannel.meters.regret import pseudo_regret, slate_regret
 
 METERS: Mapping[str, Meter] = {"regret": pseudo_regret(), "switches": switches()}
 
@@ -82,7 +82,7 @@ def measure(task, memory, expected, trace, out):
 class Trace(NamedTuple):
     """What a run did: decisions in order, and the feedback on its way. `order` is empty when all comes at once."""
 
-    actions: np.ndarray  # int64[horizon]
+    actions: np.ndarray  # int64[horizon], or int64[horizon, slots] of slates
     propensities: np.ndarray  # float64[horizon]
     queries: np.ndarray  # int64[horizon]: how many losses the channel revealed
     stored: np.ndarray  # float64[horizon] or [horizon, width]: feedback, as the channel let it through
@@ -191,7 +191,7 @@ def play(
     replicates: int = 1,
     seed: int = 0,
     channel: Channel | None = None,
-    meters: Mapping[str, Meter] = METERS,
+    meters: Mapping[str, Meter] | None = None,
     points: int = 200,
     workers: int | None = None,
 ) -> Result:
@@ -203,20 +203,24 @@ def play(
         horizon: rounds in each run.
         replicates: how many runs; run i has the seed `SeedSequence([seed, i])`.
         channel: what gets through; default `bandit()`, the chosen arm's loss at once.
-        meters: name -> meter; each curve is kept at about `points` rounds, spaced evenly in the logarithm.
+        meters: name -> meter; default the regret and, but for slates, the switches.
+        points: each curve is kept at about so many rounds, spaced evenly in the logarithm.
         workers: threads; default one for each core.
     """
     rounds = checkpoints(horizon, points)
+    if meters is None:
+        meters = {"regret": slate_regret(channel.slots)} if channel is not None and channel.slots else METERS
+    chosen = meters
 
     def one(i: int) -> tuple[dict[str, np.ndarray], State]:
         own = int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0])
         run = Run(learner, task(own) if not isinstance(task, Task) else task, horizon, own, channel).advance()
-        return {name: curve[rounds - 1] for name, curve in run.measure(meters).items()}, run.state
+        return {name: curve[rounds - 1] for name, curve in run.measure(chosen).items()}, run.state
 
     first = one(0)  # compiles, alone
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         runs = [first, *pool.map(one, range(1, replicates))]
-    curves = {name: np.stack([run[0][name] for run in runs]) for name in meters}
+    curves = {name: np.stack([run[0][name] for run in runs]) for name in chosen}
     return Result(rounds, curves, [run[1] for run in runs])
 
 
@@ -240,7 +244,7 @@ def _new_trace(channel: Channel, horizon: int, rng: np.random.Generator) -> Trac
             raise ValueError("the channel lets no feedback through in this run: nothing could be learned")
     kept = horizon if late else 0
     return Trace(
-        actions=np.full(horizon, -1, np.int64),
+        actions=np.full((horizon, channel.slots) if channel.slots else horizon, -1, np.int64),
         propensities=np.full(horizon, np.nan),
         queries=np.zeros(horizon, np.int64),
         stored=np.full((kept, channel.width) if channel.width else kept, np.nan),

@@ -5,6 +5,7 @@
 | `bandit`      | the loss of the arm that it chose                    | float               |
 | `full`        | the loss of every arm                                | float64[arms]       |
 | `graph`       | the losses of the chosen arm's out-neighbours        | float64[arms], nan  |
+| `semi_bandit` | the loss of every arm in the slate that it chose      | float64[arms], nan  |
 | `one_sided`   | the loss, only if it chose the revealing arm         | float, nan          |
 | `asked`       | the losses of the arms in its `state.asked`          | float64[arms], nan  |
 """
@@ -72,6 +73,16 @@ def graph(edges: np.ndarray) -> Channel:
     return _channel(Graph(edges), _neighbours, edges.shape[0], "graph")
 
 
+def semi_bandit(arms: int, slots: int) -> Channel:
+    """A decision is a slate, int64[slots] different arms; the loss of each is shown: float64[arms], nan elsewhere.
+
+    Meters that read one action do not apply; see `meters.regret.slate_regret`.
+    """
+    if not 1 <= slots <= arms:
+        raise ValueError(f"a slate of {arms} arms has 1 to {arms} slots, not {slots}")
+    return _channel(Nothing(np.zeros(1)), _in_slate, arms, "semi-bandit")._replace(slots=slots)
+
+
 def one_sided(revealing: int) -> Channel:
     """Only the arm `revealing` shows its loss (a loan must be granted to see it repaid): a float or nan."""
     return _channel(Revealing(np.array([revealing])), _only, 0, "one-sided")
@@ -95,6 +106,11 @@ def _always(hidden, learner, action, arm):
 @compiled
 def _neighbours(hidden, learner, action, arm):
     return hidden.edges[action, arm]
+
+
+@compiled
+def _in_slate(hidden, learner, action, arm):
+    return (action == arm).any()
 
 
 @compiled

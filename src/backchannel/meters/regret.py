@@ -5,6 +5,7 @@ With m(t, a) the expected loss of action a in round t, given the task's past:
 | meter             | comparator                                        |                                              |
 |-------------------|---------------------------------------------------|----------------------------------------------|
 | `pseudo_regret`   | the best fixed action so far                      | sum_t m(t, a_t) - min_a sum_t m(t, a)        |
+| `slate_regret`    | the best fixed slate so far (actions are slates)  | as above, with the sum of each slate's arms  |
 | `dynamic_regret`  | the best action of each round                     | sum_t (m(t, a_t) - min_a m(t, a))            |
 | `interval_regret` | the best fixed action of the worst interval       | max_{r<=s} sum_{r..s} m(t, a_t) - min_a ...  |
 | `group_regret`    | each group's best fixed action; the worst group   | max_g of pseudo-regret within group g        |
@@ -26,6 +27,11 @@ from backchannel.engine import compiled
 def pseudo_regret() -> Meter:
     """Against the fixed action with the least expected loss over the rounds so far."""
     return Meter(lambda arms: np.zeros(arms + 1), _pseudo)
+
+
+def slate_regret(slots: int) -> Meter:
+    """For slates of `slots` arms: against the arms with the least expected losses over the rounds so far."""
+    return Meter(lambda arms: np.r_[np.zeros(arms + 1), float(slots)], _slate)
 
 
 def dynamic_regret() -> Meter:
@@ -65,6 +71,15 @@ def _pseudo(memory, t, context, action, expected, queries):
         best = min(best, memory[arm])
     memory[-1] += expected[action]
     return memory[-1] - best
+
+
+@compiled
+def _slate(memory, t, context, action, expected, queries):
+    arms = expected.shape[0]
+    memory[:arms] += expected
+    for slot in range(action.shape[0]):
+        memory[arms] += expected[action[slot]]
+    return memory[arms] - np.sort(memory[:arms])[: int(memory[arms + 1])].sum()
 
 
 @compiled
