@@ -142,11 +142,11 @@ def _put_options(store: Store, decisions: list[Decision], put: Any) -> None:
     if store.text:
         held = [_encode(each).decode() if isinstance(each, dict) else None for each in options]
         put("features", held, False)
-    if any(isinstance(each, dict) for each in options):
-        store.meanings.add("features")
     counts, keys, numbers = [], [], []
     for each in options:
         found = [list(_features(each[name])) if isinstance(each, dict) else [] for name in each or ()]
+        if any(found):
+            store.meanings.add("features")
         counts.append(None if each is None else str([len(pairs) for pairs in found]))
         keys.append(str([key for pairs in found for key, _ in pairs]))
         numbers.append(str([value for pairs in found for _, value in pairs]))

@@ -2,7 +2,8 @@
 
 A table in the library's own layout needs no map: `action`, `reward`, `propensity`, `time`, `feedback_time`,
 `position`, `options`, `id`, `policy`, `version`, `shown`, a column `context.<name>` for each thing known before the
-choice, and `option.<feature>.<option>` for a number that one option had. Of any other table a `Columns` tells:
+choice (`category.<name>` if it is a category that looks like a number), and `option.<feature>.<option>` for a number
+that one option had. Of any other table a `Columns` tells:
 
     >>> from backchannel.ledger.columns import Columns
     >>> map = Columns(action="item_id", reward="click", propensity="propensity_score", context=("user_feature_*",))
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from backchannel.ledger.problems import LogError, nearest
 
 CONTEXT = "context."
+CATEGORY = "category."
 OPTION = "option."
 OPTIONAL = ("reward", "propensity", "time", "feedback_time", "position", "options", "id", "policy", "version", "shown")
 
@@ -85,7 +87,8 @@ class Columns:
             if not names and pattern != "*":
                 raise LogError(f"{file} has no column {pattern!r} for the context; {nearest(pattern, header)}")
             context |= {name: name for name in names}
-        return Resolved(single, context, features, tuple(self.categories))
+        forced = {name for pattern in self.categories for name in matching(pattern, list(context))}
+        return Resolved(single, context, features, frozenset(forced))
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,13 @@ class Resolved:
     single: dict[str, str]  # meaning -> column
     context: dict[str, str]  # name -> column
     option_features: dict[str, dict[str, str]]  # feature -> option -> column
-    categories: tuple[str, ...]
+    categories: frozenset[str]  # the context that was declared to be categories
 
     def unused(self, header: Sequence[str]) -> list[str]:
         """Columns without a meaning."""
         used = set(self.single.values()) | set(self.context.values())
         used |= {column for columns in self.option_features.values() for column in columns.values()}
         return [name for name in header if name and name not in used]
-
-    def forced(self, name: str) -> bool:
-        """Whether this part of the context was declared a category."""
-        return any(matching(pattern, [name]) for pattern in self.categories)
 
 
 def own_layout(header: Sequence[str], file: str) -> Resolved:
@@ -116,6 +115,10 @@ def own_layout(header: Sequence[str], file: str) -> Resolved:
         )
     single = {"action": "action"} | {name: name for name in OPTIONAL if name in header}
     context = {name[len(CONTEXT) :]: name for name in header if name.startswith(CONTEXT)}
+    categories = {name[len(CATEGORY) :]: name for name in header if name.startswith(CATEGORY)}
+    both = sorted(context.keys() & categories.keys())
+    if both:
+        raise LogError(f"{file} has both the columns {CONTEXT + both[0]!r} and {CATEGORY + both[0]!r}")
     features: dict[str, dict[str, str]] = {}
     for name in header:
         if name.startswith(OPTION):
@@ -123,7 +126,7 @@ def own_layout(header: Sequence[str], file: str) -> Resolved:
             if dot:
                 feature = feature.replace("%2E", ".").replace("%25", "%")  # a dot of its own is written %2E
                 features.setdefault(feature, {})[option] = name
-    return Resolved(single, context, features, ())
+    return Resolved(single, context | categories, features, frozenset(categories))
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:

@@ -54,6 +54,19 @@ class Source:
         except UnicodeDecodeError as error:
             raise LogError(f"{self.name}: expected UTF-8 in {where}, found byte {text[error.start]:#04x}") from None
 
+    def with_plain_line_ends(self, folder: str) -> Source:
+        """A copy in `folder`, not gzipped, whose lines all end alike."""
+        path = Path(folder, "plain")
+        with self.opened() as file, open(path, "wb") as copy:
+            rest = b""
+            while block := file.read(1 << 20):
+                block = rest + block
+                rest = b"\r" if block.endswith(b"\r") else b""
+                block = block.removesuffix(b"\r")
+                copy.write(block.replace(b"\r\n", b"\n"))
+            copy.write(rest)
+        return Source(path, self.name, self.format, False)
+
 
 def find(source: str | os.PathLike[str], format: str | None, folder: str) -> list[Source]:
     """The files that `source` names; standard input is first copied into `folder`."""

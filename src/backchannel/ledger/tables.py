@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import os
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from backchannel.ledger.columns import CONTEXT, OPTION
+from backchannel.ledger.columns import CATEGORY, CONTEXT, OPTION
 from backchannel.ledger.problems import LogError, counted
 from backchannel.ledger.store import identifier, literal
+from backchannel.ledger.tabular import SAMPLE
 from backchannel.ledger.writers import STEP, Writer
 
 WIDEST = 2000  # columns that features of options may take
@@ -38,7 +37,10 @@ def write_table(writer: Writer, path: Path, format: str, gzipped: bool) -> None:
     absent = "coalesce({}, 0)" if store.zero else "{}"
     cells |= {CONTEXT + name: absent.format(column) for name, column in store.numeric.items()}
     for name, column in store.categorical.items():
-        cells[CONTEXT + name] = f"{column}::BOOLEAN" if name in writer.truths else column
+        if name in writer.truths:
+            cells[CONTEXT + name] = f"{column}::BOOLEAN"
+        else:
+            cells[(CATEGORY if format == "csv" and _misleads(writer, column) else CONTEXT) + name] = column
     for feature, options in _option_cells(writer).items():
         escaped = feature.replace("%", "%25").replace(".", "%2E")
         cells |= {f"{OPTION}{escaped}.{option}": cell for option, cell in options.items()}
@@ -96,6 +98,13 @@ def write_open_bandit(writer: Writer, path: Path, gzipped: bool) -> None:
     _copy(writer, cells, path, "csv", gzipped)
 
 
+def _misleads(writer: Writer, column: str) -> bool:
+    """Whether a reader of the CSV's first rows would take these categories for numbers or truth values."""
+    looks = f"TRY_CAST({column} AS DOUBLE) IS NULL AND lower({column}) NOT IN ('true', 'false') AND {column} != ''"
+    head = f"SELECT {column} FROM log ORDER BY seq LIMIT {SAMPLE}"
+    return not writer.store.one(f"SELECT count(*) FILTER ({looks}) FROM ({head})")[0]
+
+
 def _option_cells(writer: Writer) -> dict[str, dict[str, str]]:
     """{feature: {option: SQL}} of the numbers that options have; says which features are no numbers."""
     store = writer.store
@@ -133,13 +142,12 @@ def _copy(writer: Writer, cells: dict[str, str], path: Path, format: str, gzippe
     if format == "parquet":
         database.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
         return
-    header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(cells)
+    quoted = ['"' + name.replace('"', '""') + '"' if set(name) & set('",\r\n') else name for name in cells]
     rows = Path(writer.store.folder, "rows.csv")
     try:
         database.execute(f"COPY ({query}) TO {literal(str(rows))} (FORMAT csv, HEADER false)")
         with gzip.open(path, "wb") if gzipped else open(path, "wb") as file, open(rows, "rb") as body:
-            file.write(header.getvalue().encode())
+            file.write(",".join(quoted).encode() + b"\n")
             shutil.copyfileobj(body, file, 1 << 20)
     finally:
         if rows.exists():

@@ -1,13 +1,14 @@
 """Tables: CSV and Parquet, read by DuckDB straight into the store, without a row passing through Python.
 
-A context column is numeric if every one of its first thousand filled cells is a number, and categorical else; a
-numeric one must stay so. An empty cell is missing.
+A context column of a CSV is numeric if whatever its first thousand rows hold of it is a number, and categorical else; a
+numeric one must stay so. Parquet says itself what is a number. An empty cell is missing.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import duckdb
 
@@ -46,17 +47,20 @@ class Table:
             self.header = list(self.types)
         else:
             self.types = {}
-            self.header, delimiter = _header(source)
+            self.header, delimiter, line_end = _header(source)
             columns = ", ".join(f"'x{index}': 'VARCHAR'" for index in range(len(self.header)))
             self.rejects = f"rejects{len(store.files)}"
+            # The header is read as a row, and left out: DuckDB stumbles over line ends within the names that it skips.
             read = (
-                f"read_csv({path}, auto_detect = false, header = true, delim = {literal(delimiter)}, quote = '\"', "
-                f"escape = '\"', columns = {{{columns}}}, strict_mode = true, null_padding = false, "
-                f"allow_quoted_nulls = false, compression = '{'gzip' if source.gzipped else 'none'}', "
+                f"read_csv({path}, auto_detect = false, header = false, delim = {literal(delimiter)}, quote = '\"', "
+                f"escape = '\"', {line_end}columns = {{{columns}}}, strict_mode = true, "
+                f"null_padding = false, allow_quoted_nulls = false, "
+                f"compression = '{'gzip' if source.gzipped else 'none'}', "
             )
-            self.sample = read + "ignore_errors = true)"
-            self.source = (
-                f"{read}store_rejects = true, rejects_table = '{self.rejects}', rejects_scan = '{self.rejects}scan')"
+            rejects = f"store_rejects = true, rejects_table = '{self.rejects}', rejects_scan = '{self.rejects}scan')"
+            self.source, self.sample = (
+                f"(SELECT * FROM (SELECT *, row_number() OVER () - 1 AS line FROM {read}{rest}) WHERE line > 0)"
+                for rest in (rejects, "ignore_errors = true)")
             )
 
     def raw(self, column: str) -> str:
@@ -102,10 +106,14 @@ def read_table(store: Store, source: Source, columns: Columns | None, problems: 
     """Append one file to the store."""
     table = Table(source, store)
     resolved = columns.resolve(table.header, source.name) if columns else own_layout(table.header, source.name)
+    file = len(store.files)
     try:
         _append(store, table, resolved, problems)
     except duckdb.Error as error:
-        raise unreadable(source, error) from None
+        if "state machine" not in str(error) or source.path.parent == Path(store.folder):
+            raise unreadable(source, error) from None
+        del store.files[file:]  # line ends of two kinds, which DuckDB refuses: make them one
+        read_table(store, source.with_plain_line_ends(store.folder), columns, problems)
 
 
 def unreadable(source: Source, error: duckdb.Error) -> LogError:
@@ -120,7 +128,7 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
         raise LogError(f"{table.shown} and {store.files[0]} disagree: only one of them has times")
     file = len(store.files)
     store.files.append(table.shown)
-    number_of_row = "row_number() OVER ()" if table.is_csv else "file_row_number + 1"
+    number_of_row = "line" if table.is_csv else "file_row_number + 1"
     values = {"seq": f"{number_of_row} + {store.rows - 1}", "file": str(file), "row": number_of_row}
     checks: list[tuple[str, str]] = []  # SQL that is true where a cell is wrong, and the cell as text
 
@@ -208,11 +216,12 @@ def _kinds(store: Store, table: Table, resolved: Resolved) -> dict[str, str]:
     """For each part of the context: "number", "truth" or "text"."""
     known = dict.fromkeys(store.numeric, "number") | dict.fromkeys(store.categorical, "text")
     known |= dict.fromkeys(store.truths - store.texts, "truth")
-    known |= {name: "text" for name in resolved.context if resolved.forced(name)}
+    known |= dict.fromkeys(resolved.categories, "text")
     asked = {name: column for name, column in resolved.context.items() if name not in known}
     for name, column in list(asked.items()):
-        if not table.is_text(column):
-            known[name] = "truth" if table.types[column] == "BOOLEAN" else "number"
+        if not table.is_csv:  # a file with types says itself
+            numeric = not table.is_text(column)
+            known[name] = "truth" if table.types[column] == "BOOLEAN" else "number" if numeric else "text"
     for rows in (SAMPLE, None):  # the head of the file; all of it where a column is empty there
         open_ = [name for name in asked if name not in known]
         if not open_:
@@ -243,8 +252,8 @@ def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None
     store.db.execute(f"DROP TABLE {table.rejects}; DROP TABLE {table.rejects}scan")
 
 
-def _header(source: Source) -> tuple[list[str], str]:
-    """The names in the first line of a CSV file, and what stands between them."""
+def _header(source: Source) -> tuple[list[str], str, str]:
+    """The names in the first line of a CSV file, what stands between them, and the option for the line's end."""
     with source.opened() as file:
         head, end, rest = file.read(1 << 20).partition(b"\n")
     line = source.decoded(head, "the header")
@@ -259,4 +268,5 @@ def _header(source: Source) -> tuple[list[str], str]:
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
         raise LogError(f"{source.name} has two columns {twice[0]!r}")
-    return header, delimiter
+    # With `new_line`, quoted cells may hold carriage returns; DuckDB finds out for itself about other line ends.
+    return header, delimiter, "" if head.endswith(b"\r") or not end else "new_line = '\\n', "

@@ -74,8 +74,10 @@ def test_known_sources_are_alike(tmp_path, monkeypatch):
     (tmp_path / "log.tsv").write_text(CSV.replace(",", "\t"))
     (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode())
     (tmp_path / "[odd] name*.csv").write_text(CSV)
+    (tmp_path / "mixed.csv").write_bytes(CSV.replace("\n", "\r\n", 2).encode())
+    (tmp_path / "old.csv").write_bytes(CSV.replace("\n", "\r").encode())
     plain = open_log(tmp_path / "log.csv")
-    for name in ("log.csv.gz", "log.tsv", "bom.csv", "[odd] name*.csv"):
+    for name in ("log.csv.gz", "log.tsv", "bom.csv", "[odd] name*.csv", "mixed.csv", "old.csv"):
         same(plain, open_log(tmp_path / name))
 
     class Input:
