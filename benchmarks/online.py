@@ -96,17 +96,17 @@ def bandits(quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
         plain = child(["-c", PLAIN.format(rounds=ROUNDS["plain Python"] // shrink)], NUMBA_DISABLE_JIT="1")
         for name, told in json.loads(plain).items():
             turns.setdefault(("plain Python", name), []).append(told)
-    rows = []
-    for (library, name), told in turns.items():
+    rows: list[dict[str, Any]] = []
+    for (library, name), taken in turns.items():
         reference = [each[0] for each in turns["one run", name]]
         target = {"one run": ONE, "1,000 runs": MANY}.get(library, {}).get(name)
         rows.append(
             {
                 "contender": library,
                 "method": name,
-                "decisions_per_second": median(each[0] for each in told),
-                "ours_over_it": median(a / each[0] for a, each in zip(reference, told, strict=True)),
-                "best_arm_share": median(each[1] for each in told),
+                "decisions_per_second": median(each[0] for each in taken),
+                "ours_over_it": median(a / each[0] for a, each in zip(reference, taken, strict=True)),
+                "best_arm_share": median(each[1] for each in taken),
                 "target": target,
             }
         )

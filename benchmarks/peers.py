@@ -14,6 +14,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def _mabwiser(rewards: list[float]) -> dict[str, Peer]:
 
     arms, best = list(range(len(rewards))), int(np.argmax(rewards))
 
-    def run(policy: object, rounds: int) -> np.ndarray:
+    def run(policy: Any, rounds: int) -> np.ndarray:
         mab = MAB(arms, policy)
         mab.fit(arms, [int(random.random() < reward) for reward in rewards])  # it cannot start without one of each
         hit = np.zeros(rounds, bool)
@@ -107,7 +108,7 @@ def _smpybandits(rewards: list[float]) -> dict[str, Peer]:
     }
     arms, best = len(rewards), int(np.argmax(rewards))
 
-    def run(policy: object, rounds: int) -> np.ndarray:
+    def run(policy: Any, rounds: int) -> np.ndarray:
         policy.startGame()
         hit = np.zeros(rounds, bool)
         for t in range(rounds):
