@@ -3,58 +3,31 @@
 Two views of the same row. *Rows*: one dense vector x for all options (a constant 1, numbers scaled to mean 0 and
 deviation 1, each frequent category a column, the rest of a column one more), or, where options have features of their
 own, one vector for each option, its features and their products with the context's hashed with a sign into `WIDTH`
-columns. *Sparse*: each option's features hashed into 2^BITS weights: the option's name, its own features, and the
-products of both with every feature of the context.
+columns. (Where every row offers all options, features of theirs are seen by the sparse view alone: the dense one has a
+model for each option.) *Sparse*: each option's features hashed into 2^BITS weights: the option's name, its own
+features, and the products of both with every feature of the context.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import math
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
+from backchannel.decide.encoder import Encoder as Encoder
+from backchannel.decide.encoder import fit_encoder as fit_encoder
+from backchannel.decide.encoder import offers_all
 from backchannel.engine import bind, compiled
-from backchannel.ledger.log import Batch, Log, Options, key_of
+from backchannel.ledger.log import Batch, Options, key_of
 from backchannel.parts.counter_random import mix
 from backchannel.parts.sparse import Sparse
 
-WIDTH = 64
-BITS = 18
-MOST_CATEGORIES = 16  # columns of its own for each categorical context column; rarer values share one
 _CALL = """
 @compiled
 def run(key, value, x):
     hash_rows(key, value, x)
 """
-MOST_COLUMNS = 160  # a context of more dense columns than this is hashed with a sign into WIDTH
-
-
-class Encoder(msgspec.Struct):
-    """How rows of one log become features. Everything is a list or a number: it is kept as JSON.
-
-    Attributes:
-        columns: {categorical column: {key of a frequent value: dense column}}; column 0 is the constant.
-        others: {categorical column: dense column of its rarer values; -1 if it has none}.
-        dimension: width of the dense view.
-        hashed: the dense view is hashed with a sign into `dimension` columns instead.
-        ragged: options have features of their own, row by row: learners see one vector an option.
-    """
-
-    actions: list[str]
-    numeric: list[str]
-    mean: list[float]
-    scale: list[float]
-    categorical: list[str]
-    columns: list[dict[str, int]]
-    others: list[int]
-    dimension: int
-    hashed: bool
-    ragged: bool
-    items: tuple[list[int], list[int], list[float]] | None = None
-    bits: int = BITS
 
 
 class Block(NamedTuple):
@@ -80,50 +53,6 @@ class Block(NamedTuple):
     sparse_value: np.ndarray  # float64[most features]: buffer
 
 
-def fit_encoder(log: Log, batches: Iterable[Batch]) -> Encoder:
-    """One pass over the log's batches: scales of the numbers, frequent categories."""
-    total, squares, count = (np.zeros(len(log.numeric)) for _ in range(3))
-    seen: list[Counter[int]] = [Counter() for _ in log.categorical]
-    ragged = False
-    for batch in batches:
-        there = np.isfinite(batch.numbers)
-        numbers = np.where(there, batch.numbers, 0.0)
-        total += numbers.sum(axis=0)
-        squares += (numbers**2).sum(axis=0)
-        count += there.sum(axis=0)
-        for j, counter in enumerate(seen):
-            keys, counts = np.unique(batch.categories[:, j], return_counts=True)
-            counter.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
-            if len(counter) > 4096:  # keep the frequent ones; a rare value seen again starts anew
-                seen[j] = Counter(dict(counter.most_common(1024)))
-        ragged = ragged or (batch.features is not None and not _offers_all(batch, len(log.actions)))
-    mean = total / np.maximum(count, 1)
-    deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
-    columns, others, dimension = [], [], 1 + len(log.numeric)
-    for counter in seen:
-        frequent = [key for key, _ in counter.most_common(MOST_CATEGORIES) if key != 0]
-        columns.append({str(key): dimension + i for i, key in enumerate(sorted(frequent))})
-        dimension += len(frequent)
-        rarer = len(counter) > len(frequent)
-        others.append(dimension if rarer else -1)
-        dimension += rarer
-    hashed = ragged or dimension > MOST_COLUMNS
-    items = None if log.items is None else tuple(part.tolist() for part in log.items)
-    return Encoder(
-        actions=log.actions,
-        numeric=log.numeric,
-        mean=mean.tolist(),
-        scale=np.where(deviation > 0, deviation, 1.0).tolist(),
-        categorical=log.categorical,
-        columns=columns,
-        others=others,
-        dimension=WIDTH if hashed else dimension,
-        hashed=hashed,
-        ragged=ragged,
-        items=items,
-    )
-
-
 def encode(encoder: Encoder, batch: Batch) -> Block:
     """The batch as a Block. A missing number counts as the mean, a missing category as no feature."""
     n = batch.action.shape[0]
@@ -143,9 +72,9 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
     if encoder.items is not None and not encoder.ragged:
         items = Options(*(np.array(p, t) for p, t in zip(encoder.items, (np.int64, np.uint64, float), strict=True)))
     offered, option = np.empty(0, np.int64), np.empty(0, np.int64)
-    if batch.offered is not None and batch.option is not None and (encoder.ragged or not _offers_all(batch, actions)):
+    if batch.offered is not None and batch.option is not None and (encoder.ragged or not offers_all(batch, actions)):
         offered, option = batch.offered, batch.option
-    if own.start.size and not encoder.ragged and offered.size:
+    if own.start.size and not encoder.ragged and own.start.size != n * actions + 1:
         raise ValueError(
             f"the rows around {batch.row[0]} offer a part of the options with features; "
             "the log that was learned from never did"
@@ -176,14 +105,6 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
         sparse_index=np.zeros(room, np.int64),
         sparse_value=np.zeros(room),
     )
-
-
-def _offers_all(batch: Batch, actions: int) -> bool:
-    """Whether every row offers every action, in their order."""
-    if batch.offered is None or batch.option is None:
-        return True
-    same = np.diff(batch.offered) == actions
-    return bool(same.all()) and bool((batch.option.reshape(-1, actions) == np.arange(actions)).all())
 
 
 def _dense(
@@ -268,6 +189,8 @@ def rows_seen(block: Block, i: int, only: int) -> np.ndarray:
                     if block.key[i, f] != 0:
                         crossed = mix(own ^ mix(block.key[i, f]))
                         _add_hashed(block.rows, o, crossed, block.option_value[a] * block.value[i, f])
+            for k in range(block.rows.shape[1]):
+                block.rows[o, k] /= math.sqrt(block.rows.shape[1])
     return block.rows[:options]
 
 

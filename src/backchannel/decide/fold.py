@@ -18,6 +18,7 @@ from backchannel.engine import bind
 from backchannel.live import distribution_of
 
 DRAWS = 100  # of a policy without closed form, for one row's distribution
+COMMON_DRAWS = 10_000  # the same, of a policy whose distribution all rows share
 QUICK_DRAWS = 10  # the same, while it learns: noisier, and as unbiased
 
 _PASSES = '''
@@ -65,22 +66,19 @@ def keep_offered(block, i, out):
 
 @compiled
 def weigh(learner, block, use, model, rng, draws, same, out, table, shares):
-    """For rows with use[i]: table[i] = (pi(logged), sum_a pi(a) q(a), 1 if the logged choice is the likeliest)."""
+    """For rows with use[i]: table[i] = (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice)."""
     for i in range(use.shape[0]):
         if not use[i]:
             continue
         k = offer(learner, block, i, rng, draws, same, out)
         action = block.action[i]
         expected = 0.0
-        likeliest = 0
         for a in range(k):
             if out[a] > 0.0:
                 expected += out[a] * predicted(model, block, i, a)
-                if out[a] > out[likeliest]:
-                    likeliest = a
         table[i, 0] = out[action]
         table[i, 1] = expected
-        table[i, 2] = 1.0 if likeliest == action else 0.0
+        table[i, 2] = 1.0 if rng.random() < out[action] else 0.0
         if shares.shape[0] == k:
             for a in range(k):
                 shares[a] += out[a]
@@ -139,15 +137,24 @@ class Passes:
         self._learn(state, block, use, propensity, loss)
 
     def weigh(
-        self, state: Any, block: Block, use: np.ndarray, model: Any, rng: np.random.Generator, shares: np.ndarray
+        self,
+        state: Any,
+        block: Block,
+        use: np.ndarray,
+        model: Any,
+        rng: np.random.Generator,
+        shares: np.ndarray,
+        draws: int = DRAWS,
+        common: np.ndarray | None = None,
     ) -> np.ndarray:
-        """float64[n, 3]: (pi(logged), sum_a pi(a) q(a), 1 if the logged choice is the likeliest), nan where not used.
+        """float64[n, 3]: (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice), nan where not used.
 
-        Adds each option's probabilities to `shares`.
+        Adds each option's probabilities to `shares`. `common` is what `common` returned for this State.
         """
         table = np.full((use.size, 3), np.nan)
         out = np.empty(block.rows.shape[0])
-        self._weigh(state, block, use, model, rng, DRAWS, self._common(state, block, rng), out, table, shares)
+        same = self.common(state, block, rng) if common is None else common
+        self._weigh(state, block, use, model, rng, draws, same, out, table, shares)
         return table
 
     def sample(self, state: Any, block: Block, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +162,7 @@ class Passes:
         n = block.action.size
         chosen, propensity = np.zeros(n, np.int64), np.empty(n)
         out = np.empty(block.rows.shape[0])
-        self._sample(state, block, rng, DRAWS, self._common(state, block, rng), out, chosen, propensity)
+        self._sample(state, block, rng, DRAWS, self.common(state, block, rng), out, chosen, propensity)
         return chosen, propensity
 
     def progress(
@@ -179,10 +186,10 @@ class Passes:
         )
         return table
 
-    def _common(self, state: Any, block: Block, rng: np.random.Generator) -> np.ndarray:
-        """A policy that sees no context has one distribution for all rows: with 100 times the draws."""
+    def common(self, state: Any, block: Block, rng: np.random.Generator) -> np.ndarray:
+        """A policy that sees no context has one distribution for all rows, of many draws; else an empty array."""
         if not self._same:
             return np.empty(0)
         out = np.empty(block.rows.shape[0])
-        self._distribution(state, block.rows[0, :0], rng, 100 * DRAWS, out)
+        self._distribution(state, block.rows[0, :0], rng, COMMON_DRAWS, out)
         return out

@@ -25,7 +25,7 @@ from backchannel.base import Learner, State
 from backchannel.card import Method
 from backchannel.decide import policies, summary
 from backchannel.decide.features import Block, encode
-from backchannel.decide.fold import Passes
+from backchannel.decide.fold import DRAWS, Passes
 from backchannel.decide.model import Model, Normal, predict_chosen, solve
 from backchannel.decide.policyfile import Policy
 from backchannel.decide.result import Against, Learned, LogFacts, Told
@@ -37,6 +37,9 @@ from backchannel.ledger.log import Batch, Log
 from backchannel.loop import copy_state
 
 CURVE_ROWS = 100_000  # the learning curves use at most so many rows, from the start of the log
+MOST_WORK = 20_000_000_000  # rows x draws x numbers in a State: beyond it, fewer draws of policies without closed form
+FEWEST_DRAWS = 10
+LEAST_ROWS = 20  # with feedback: fewer cannot be halved and judged
 Progress = Callable[[str, float], None]
 
 _CALL = """
@@ -62,6 +65,18 @@ class Candidate:
         self.shares = np.zeros(0)
         self.truth = 0.0
         self.path = folder / f"{method.key}.rows"
+        self.common: dict[int, np.ndarray] = {}
+
+    def weigh(
+        self, f: int, block: Block, use: np.ndarray, model: Model, rng: Any, shares: np.ndarray, rows: int
+    ) -> np.ndarray:
+        """Half f's policy on a batch's rows, of `rows` in all: see `Passes.weigh`."""
+        state = self.halves[f]
+        if f not in self.common:
+            self.common[f] = self.passes.common(state, block, rng)
+        size = sum(value.size for value in state)
+        draws = int(np.clip(MOST_WORK // (rows * size), FEWEST_DRAWS, DRAWS))
+        return self.passes.weigh(state, block, use, model, rng, shares, draws, self.common[f])
 
     def append(self, table: np.ndarray) -> None:
         """Keep (pi(logged), sum pi q, matched) of a batch's rows."""
@@ -69,8 +84,8 @@ class Candidate:
             file.write(np.ascontiguousarray(table).tobytes())
 
     def rows(self) -> np.ndarray:
-        """float64[rows, 3]: all that was appended."""
-        return np.fromfile(self.path).reshape(-1, 3)
+        """float64[3, rows]: all that was appended."""
+        return np.ascontiguousarray(np.fromfile(self.path).reshape(-1, 3).T)
 
 
 def learn(
@@ -95,6 +110,11 @@ def learn(
     say = progress or (lambda what, share: None)
     say("reading", 0.0)
     scan = Scan(log, reward_range)
+    if scan.with_feedback < LEAST_ROWS:
+        raise ValueError(
+            f"{log.name} holds {scan.with_feedback} decisions with feedback, too few to learn from and judge by; "
+            f"at least {LEAST_ROWS} are needed"
+        )
     if scan.high <= scan.low:
         raise ValueError(
             f"every reward of {log.name} is {scan.low:g}: there is nothing to learn; --reward-range says what it may be"
@@ -111,8 +131,8 @@ def learn(
         for i, candidate in enumerate(candidates):
             say("estimating", i / len(candidates))
             table = candidate.rows()
-            evaluated = Evaluated(rows[:, 0], table[:, 0] / rows[:, 1], table[:, 2] == 1.0, rows[:, 2], table[:, 1])
-            known = candidate.truth / scan.with_feedback if hasattr(log, "right") else None
+            evaluated = Evaluated(rows[0], table[0] / rows[1], table[2] == 1.0, rows[2], table[1])
+            known = candidate.truth / scan.with_feedback if hasattr(log, "right") else None  # the right one earns 1
             shares = (candidate.shares / max(candidate.shares.sum(), 1e-300)).tolist()
             results.append(summary.policy_result(candidate.method, evaluated, scan, shares, known, seed))
     curves, told = _watch(log, scan, candidates, channel, seed, say)
@@ -120,13 +140,13 @@ def learn(
         result.curve = curves.get(result.key)
     learned = Learned(
         version=backchannel.__version__,
-        log=_facts(log, scan, rows[:, 0], seed),
+        log=_facts(log, scan, rows[0], seed),
         estimator=summary.ESTIMATOR,
         policies=summary.ranked(results),
         warnings=[*scan.warnings(), *summary.warnings(results, scan)],
         against=[_against(log, scan, against, seed)] if against is not None else [],
         told=told,
-        calibration=summary.calibrated(rows[:, 0], rows[:, 2]),
+        calibration=summary.calibrated(rows[0], rows[2]),
         seconds=time.perf_counter() - start,
     )
     written = [Policy(c.method.key, c.method.family, c.given, scan.encoder, c.whole, log.name) for c in candidates]
@@ -164,12 +184,13 @@ def _learn(
 def _weigh(
     log: Log, scan: Scan, candidates: list[Candidate], models: list[Model], half: np.ndarray, seed: int, say: Progress
 ) -> np.ndarray:
-    """Pass 3. Returns float64[rows with feedback, 3]: reward, propensity, q of the logged choice."""
-    kept = np.empty((scan.with_feedback, 3))
+    """Pass 3. Returns float64[3, rows with feedback]: reward, propensity, q of the logged choice."""
+    kept = np.empty((3, scan.with_feedback))
     predict = bind(_CALL, {"predict_chosen": predict_chosen}, (models[0],)).run
     rng = np.random.default_rng([seed, 4])
     for candidate in candidates:
         candidate.shares = np.zeros(0 if scan.encoder.ragged else len(log.actions))
+        candidate.common.clear()
     at = done = 0
     for batch in log.batches():
         say("estimating", at / scan.rows)
@@ -187,15 +208,15 @@ def _weigh(
             table = np.full((n, 3), np.nan)
             for f in range(2):
                 mine = use & (own == f)
-                found = candidate.passes.weigh(candidate.halves[f], block, mine, models[f], rng, candidate.shares)
+                found = candidate.weigh(f, block, mine, models[f], rng, candidate.shares, scan.rows)
                 table[mine] = found[mine]
                 if right is not None:
-                    none = np.zeros(0)
-                    known = candidate.passes.weigh(candidate.halves[f], right, mine, models[f], rng, none)
+                    known = candidate.weigh(f, right, mine, models[f], rng, np.zeros(0), scan.rows)
                     candidate.truth += float(known[mine, 0].sum())
             candidate.append(table[use])
         told = int(use.sum())
-        kept[done : done + told] = np.column_stack([batch.reward, scan.propensity(batch), q])[use]
+        for i, column in enumerate((batch.reward, scan.propensity(batch), q)):
+            kept[i, done : done + told] = column[use]
         at, done = at + n, done + told
     return kept
 
@@ -219,7 +240,7 @@ def _watch(
     span = float(batch.time[-1] - batch.time[0])
     compared = [
         Channel(),
-        Channel(delay=span / 10),
+        *([Channel(delay=span / 10)] if span > 0 else []),
         Channel(drop=0.5),
         Channel(budget=max(n // 10, 1)),
         Channel(flip=0.1),
@@ -230,7 +251,8 @@ def _watch(
     for i, candidate in enumerate(candidates):
         say("comparing channels", i / len(candidates))
         for number, each in enumerate(compared):
-            comes, lies = each.told(n) & there, each.false(n)
+            rows = scan.rows if each is channel else n  # a budget is spent evenly over the whole log
+            comes, lies = each.told(rows)[:n] & there, each.false(rows)[:n]
             loss = (scan.high - np.where(lies, scan.low + scan.high - reward, reward)) / (scan.high - scan.low)
             arrival = (
                 np.searchsorted(batch.time, batch.time + each.delay, side="right") - 1 if each.delay else np.arange(n)
@@ -242,11 +264,12 @@ def _watch(
             rng = np.random.default_rng([seed, 5])
             probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
             weight = np.where(there, probability / propensity, 0.0)
-            curve = summary.curve(each.words(), weight, reward)
+            label = each.words(log.has_time)
+            curve = summary.curve(label, weight, reward)
             if number == (0 if channel.clear else 1):
                 curves[candidate.method.key] = curve
             value = summary.last(curve)
-            told.append(Told(each.words(), candidate.method.key, int((arrival < n).sum()), value))
+            told.append(Told(label, candidate.method.key, int((arrival < n).sum()), value))
     return curves, told
 
 

@@ -1,8 +1,8 @@
 """The model of the reward that direct and doubly robust estimates use: ridge regression, in closed form.
 
 One regression for each option on the context's dense features; where options have features of their own, one for all
-on theirs. The penalty is 1 on unscaled features, and rewards are centred first, so that with little data the model says
-the mean. It is fitted on other rows than it is applied to.
+on theirs. The penalty is 1 on features before they are divided by the root of their number, and rewards are centred
+first, so that with little data the model says the mean. It is fitted on other rows than it is applied to.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ MOST_NUMBERS = 20_000_000  # entries of all normal matrices: beyond it the model
 
 _CALL = """
 @compiled
-def run(block, use, reward, gram, moment, first):
-    gather(block, use, reward, gram, moment, first)
+def run(block, use, reward, gram, moment, first, total):
+    gather(block, use, reward, gram, moment, first, total)
 """
 
 
@@ -41,20 +41,18 @@ class Normal:
         self.gram = np.zeros((models, width, width))
         self.moment = np.zeros((models, width))
         self.first = np.zeros((models, width))  # sums of x, to centre the rewards afterwards
-        self.count, self.total = 0, 0.0
+        self.total = np.zeros(2)  # rows, sum of rewards
 
     def add(self, block: Block, use: np.ndarray, reward: np.ndarray) -> None:
         """Rows where `use` is set."""
         run = bind(_CALL, {"gather": _gather}, (block,)).run
-        run(block, use, reward, self.gram, self.moment, self.first)
-        self.count += int(use.sum())
-        self.total += float(reward[use].sum())
+        run(block, use, reward, self.gram, self.moment, self.first, self.total)
 
 
 def solve(parts: list[Normal], low: float, high: float) -> Model:
     """The ridge regression of the union of `parts`."""
-    count = sum(part.count for part in parts)
-    mean = sum(part.total for part in parts) / count if count else (low + high) / 2
+    count, total = np.sum([part.total for part in parts], axis=0)
+    mean = total / count if count else (low + high) / 2
     gram = np.sum([part.gram for part in parts], axis=0) + np.eye(parts[0].gram.shape[1]) / parts[0].gram.shape[1]
     moment = np.sum([part.moment - mean * part.first for part in parts], axis=0)
     theta = np.linalg.solve(gram, moment[..., None])[..., 0]
@@ -85,11 +83,13 @@ def predict_chosen(model: Model, block: Block, out: np.ndarray) -> None:
 
 
 @compiled
-def _gather(block, use, reward, gram, moment, first):
+def _gather(block, use, reward, gram, moment, first, total):
     width = moment.shape[1]
     for i in range(use.shape[0]):
         if not use[i]:
             continue
+        total[0] += 1.0
+        total[1] += reward[i]
         a = block.action[i]
         m = a if gram.shape[0] > 1 else 0
         if width == 1:

@@ -65,14 +65,22 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         encoder = msgspec.convert(about["encoder"], Encoder)
         method = find(str(about["key"]))
         given = about["given"]
+        if method.card.protocol != "learner":
+            raise ValueError(f"{method.key} is no policy")
+        sizes = policies.arguments(method, encoder, int(given.get("horizon", 1)))
+        apart = [name for name in ("arms", "dimension", "bits", "disjoint") if sizes.get(name) != given.get(name)]
+        if apart:
+            raise ValueError(f"{apart[0]} is {given.get(apart[0])!r}, which does not fit its features")
         learner = policies.make(method, given)
         fields = {}
         for name, like in learner.state._asdict().items():
+            if f"state.{name}" not in arrays:
+                raise ValueError(f"it has no array State.{name}")
             kept = arrays[f"state.{name}"]
             if kept.shape != like.shape or kept.dtype != like.dtype:
                 raise ValueError(f"State.{name} is {kept.dtype}{kept.shape}, not {like.dtype}{like.shape}")
             fields[name] = np.array(kept, order="C")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         reason = error.args[0] if error.args else error
         raise ValueError(f"{path} cannot be loaded by this version: {reason}") from None
     return Policy(
@@ -125,7 +133,7 @@ def _decide(
 
 def _options(encoder: Encoder, request: Request, number: int) -> list[str]:
     if request.options is None:
-        if encoder.ragged:
+        if encoder.own:
             raise ValueError(
                 f"request {number}: this policy was learned on options with features; give them as options"
             )
@@ -155,8 +163,9 @@ def _batch(encoder: Encoder, requests: list[Request], names: list[list[str]], nu
     offered = np.concatenate([[0], np.cumsum([len(each) for each in names])]).astype(np.int64)
     option = np.array([place.get(name, 0) for each in names for name in each], np.int64)
     features = None
-    if encoder.ragged:
-        lists = [_features(request, name) for request, each in zip(requests, names, strict=True) for name in each]
+    if encoder.own:  # of the options offered; where learners have a model for each option, of all in their order
+        every = names if encoder.ragged else [encoder.actions] * n
+        lists = [_features(request, name) for request, each in zip(requests, every, strict=True) for name in each]
         start = np.concatenate([[0], np.cumsum([len(each) for each in lists])]).astype(np.int64)
         key = np.array([k for each in lists for k, _ in each], np.uint64)
         features = Options(start, key, np.array([v for each in lists for _, v in each], float))
@@ -178,7 +187,7 @@ def _number(context: Mapping[str, Any], column: str, number: int) -> float:
 
 
 def _features(request: Request, name: str) -> list[tuple[int, float]]:
-    given = request.options[name] if isinstance(request.options, dict) else {}
+    given = request.options.get(name, {}) if isinstance(request.options, dict) else {}
     pairs = []
     for column, value in given.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -39,7 +39,12 @@ class ReplayedTable:
         columns = _read(path)
         if label not in columns:
             raise ValueError(f"{path} has no column {label!r}; its columns are {', '.join(columns)}")
-        labels = [str(value) for value in columns.pop(label).tolist()]
+        answers = columns.pop(label).tolist()
+        if None in answers:
+            raise ValueError(
+                f"{path}, row {answers.index(None) + 1} of the table has no {label!r}: nothing is right there"
+            )
+        labels = [str(value) for value in answers]
         if not labels:
             raise ValueError(f"{path} has no rows")
         self.actions = sorted(set(labels), key=lambda text: (len(text), text) if text.isdigit() else (10**6, text))

@@ -36,7 +36,8 @@ class PolicyResult(msgspec.Struct):
     Attributes:
         value: by the estimator that `Learned.estimator` names, cut to the range of rewards.
         lift: its value less what the log's own policy earned.
-        estimates: by every estimator; one that could not be computed is missing.
+        estimates: by every estimator; one that could not be computed, or is not right for this log, is missing.
+            Intervals are the bootstrap's up to 100,000 rows, and Student's beyond.
         effective_rows: (sum w)^2 / sum w^2: how many rows of its own this many logged rows are worth.
         true_value: where it is known (a replayed classification table); else None.
         unsupported: share of rows whose logged choice the policy would never make; those rows say nothing of it.
@@ -80,7 +81,7 @@ class LogFacts(msgspec.Struct):
     first_time: float | None
     last_time: float | None
     shares: list[float]
-    propensities: str  # "logged", "estimated" or "assumed"
+    propensities: str  # "logged", or "estimated" where any is missing
     notes: list[str]
 
 

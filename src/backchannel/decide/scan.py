@@ -10,6 +10,8 @@ from backchannel.decide.features import Encoder, fit_encoder
 from backchannel.ledger.log import Batch, Log
 
 ROUNDING = 0.01  # a mean weight this near to 1 may come from propensities written with few digits
+CLIPS = 2.0 ** np.arange(1, 11)
+FALSE_ALARM = 1e-6
 
 
 class Scan:
@@ -18,17 +20,14 @@ class Scan:
     def __init__(self, log: Log, reward_range: tuple[float, float] | None = None):
         self.log = log
         self.rows = self.with_feedback = self.without_propensity = 0
-        self.total = self.squares = self.weights = self.weight_squares = 0.0
         self.low, self.high = np.inf, -np.inf
         self.first, self.last = np.inf, -np.inf
         self.counts = np.zeros(len(log.actions))
-        self.offered = np.zeros(len(log.actions))
         self.by_position: dict[int, np.ndarray] = {}
         self.least_propensity = np.inf
-        self.uniform_sum = (
-            0.0  # of 1 / (options x propensity): the mean weight of the uniform policy, 1 if all is right
-        )
-        self.uniform_squares = 0.0
+        # Of u = 1 / (options x propensity), the weight of the uniform policy, cut at CLIPS and (last) not at all.
+        self.sums, self.squares = np.zeros(CLIPS.size + 1), np.zeros(CLIPS.size + 1)
+        self.least_weight, self.largest_weight = np.inf, 0.0
         self.encoder: Encoder = fit_encoder(log, self._watched(log))
         if self.rows == 0:
             raise ValueError(f"{log.name} holds no decisions")
@@ -55,8 +54,6 @@ class Scan:
         rewards = batch.reward[told]
         self.rows += batch.reward.size
         self.with_feedback += rewards.size
-        self.total += float(rewards.sum())
-        self.squares += float((rewards**2).sum())
         if rewards.size:
             self.low, self.high = min(self.low, float(rewards.min())), max(self.high, float(rewards.max()))
         self.first = min(self.first, float(batch.time.min()))
@@ -73,22 +70,35 @@ class Scan:
             options = np.diff(batch.offered)[known] if batch.offered is not None else np.full(p.size, actions)
             self.least_propensity = min(self.least_propensity, float(p.min()))
             weight = 1 / (options * p)
-            self.uniform_sum += float(weight.sum())
-            self.uniform_squares += float((weight**2).sum())
+            self.least_weight = min(self.least_weight, float(weight.min()))
+            self.largest_weight = max(self.largest_weight, float(weight.max()))
+            for i, clip in enumerate((*CLIPS, np.inf)):
+                cut = np.minimum(weight, clip)
+                self.sums[i] += float(cut.sum())
+                self.squares[i] += float((cut**2).sum())
 
     @property
     def propensities(self) -> str:
         """ "logged", or "estimated" where any is missing."""
         return "logged" if self.without_propensity == 0 else "estimated"
 
+    @property
+    def uniform(self) -> bool:
+        """Whether the log's policy gave every option the same probability in every row."""
+        return self.without_propensity == 0 and max(abs(self.least_weight - 1), abs(self.largest_weight - 1)) < 1e-6
+
     def propensity(self, batch: Batch) -> np.ndarray:
-        """float64[n]: the log's, or where it has none the share of the choice among the rows with its position."""
+        """float64[n]: the log's; where it has none, how often the choice is made among the options of the row, counted
+        over the rows with its position."""
         if self.without_propensity == 0:
             return batch.propensity
         shares = np.empty(batch.action.size)
         for position, counts in self.by_position.items():
             here = batch.position == position
-            shares[here] = counts[batch.action[here]] / counts.sum()
+            total = counts.sum()
+            if batch.offered is not None and batch.option is not None:
+                total = np.add.reduceat(counts[batch.option], batch.offered[:-1])[here]
+            shares[here] = counts[batch.action[here]] / total
         return np.where(np.isfinite(batch.propensity), batch.propensity, shares)
 
     def warnings(self) -> list[str]:
@@ -99,22 +109,38 @@ class Scan:
                 f"{self.without_propensity:,} of {self.rows:,} rows have no propensity. The share of each option in "
                 "the log stands in: right only if the log's policy did not look at the context. Log propensities."
             )
-        known = self.rows - self.without_propensity
-        if known > 1:
-            mean = self.uniform_sum / known
-            deviation = np.sqrt(max(self.uniform_squares / known - mean**2, 0.0))
-            error = deviation / np.sqrt(known)
-            effective = self.uniform_sum**2 / self.uniform_squares
-            # Rows of one session are not independent and weights are skewed: six standard errors, and only where the
-            # mean can be known at all.
-            if effective > 100 and abs(mean - 1) > 6 * error + ROUNDING:
-                found.append(
-                    f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is "
-                    f"{mean:.3g} +- {error:.1g}. Every estimate below that divides by them is off."
-                )
+        found += self._wrong_propensities()
         if self.with_feedback < self.rows:
             found.append(
                 f"{self.rows - self.with_feedback:,} of {self.rows:,} decisions have no feedback; they are left out, "
                 "which is right only if it is missing at random."
             )
         return found
+
+    def _wrong_propensities(self) -> list[str]:
+        """The mean of u against 1, by empirical Bernstein bounds that hold for skewed weights, too (see diagnostics).
+
+        The mean of min(u, c) is at most 1 whatever the log's policy is. The mean of u is 1 if that policy may take
+        every option; no u is taken to exceed the largest one seen.
+        """
+        known = self.rows - self.without_propensity
+        if known < 2:
+            return []
+        mean = self.sums / known
+        variance = np.maximum(self.squares / known - mean**2, 0.0) * known / (known - 1)
+        reach = np.append(CLIPS, self.largest_weight)
+        doubt = np.log(2 * reach.size / FALSE_ALARM)
+        slack = np.sqrt(2 * variance * doubt / known) + 7 * reach * doubt / (3 * (known - 1)) + ROUNDING
+        if (mean[:-1] - slack[:-1] > 1).any():
+            return [
+                f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is "
+                f"{mean[-1]:.3g}, more than chance allows: they are too small. Every estimate below that divides by "
+                "them is off."
+            ]
+        if mean[-1] + slack[-1] < 1:
+            return [
+                f"1 / (options x propensity) is {mean[-1]:.3g} on average, less than the 1 that it must be if every "
+                "option may be taken in every row: the propensities are too large, or the log's policy never takes "
+                "some of the options that it was offered. Nothing can be said of what it never takes."
+            ]
+        return []

@@ -42,11 +42,11 @@ class Channel(msgspec.Struct, frozen=True):
         """Whether everything gets through, at once and true."""
         return self.delay == 0 and self.drop == 0 and self.budget is None and self.flip == 0
 
-    def words(self) -> str:
-        """For tables and figures."""
+    def words(self, timed: bool = True) -> str:
+        """For tables and figures; a log without times (`timed` False) counts delays in rows."""
         parts = []
         if self.delay:
-            parts.append(f"{duration(self.delay)} late")
+            parts.append(f"{duration(self.delay) if timed else f'{self.delay:,.0f} rows'} late")
         if self.drop:
             parts.append(f"{self.drop:.0%} lost")
         if self.budget is not None:

@@ -16,7 +16,9 @@ Steps: draw z ~ N(0, I) and solve L^T y = z for the Cholesky factor L of B_t, so
 covariance; choose; see the loss; update L by rotations, f and mu_t. L L^T = B_t to rounding for any number of rounds:
 the factor is never inverted and never needs a fresh start.
 
-Deviations: losses; the default v, see above. With `disjoint`, a model for each arm, each with a draw of its own.
+Deviations: losses; the default v, see above. With `disjoint`, a model for each arm, each with a draw of its own: the
+arms' drawn losses are then independent Gaussians, and the probability that arm a's is the least,
+integral of prod_{b != a} P(loss_b > u) dP(loss_a <= u), is summed over a grid of `CELLS` cells and scaled to 1.
 Feedback that never comes (nan) is left out.
 
     >>> from backchannel import play
@@ -55,6 +57,9 @@ CARD = Card(
     example={"arms": 3, "dimension": 4},
     context="rows",
 )
+
+
+CELLS = 96  # of the grid on which `probabilities` integrates
 
 
 class State(NamedTuple):
@@ -99,7 +104,7 @@ def lin_ts(
         draw=np.zeros((models, dimension)),
         scratch=np.zeros(dimension),
     )
-    return Learner(state, _act, _update)
+    return Learner(state, _act, _update, _probabilities if disjoint else None)
 
 
 def paper_scale(dimension: int, horizon: int, noise: float = 0.5, delta: float = 0.01) -> float:
@@ -136,3 +141,36 @@ def _update(state, context, action, propensity, loss):
         state.moment[model, j] += loss * x[j]
     solve_lower(state.factor[model], state.moment[model], state.scratch)
     solve_lower_transposed(state.factor[model], state.scratch, state.center[model])
+
+
+@compiled
+def _probabilities(state, context, out):
+    arms, d = out.shape[0], state.center.shape[1]
+    center, spread = np.empty(arms), np.empty(arms)
+    for arm in range(arms):
+        center[arm], square = 0.0, 0.0
+        solve_lower(state.factor[arm], context[arm], state.scratch)
+        for j in range(d):
+            center[arm] += state.center[arm, j] * context[arm, j]
+            square += state.scratch[j] ** 2
+        spread[arm] = max(state.scale[0] * math.sqrt(square), 1e-12)  # so that without spread the least is certain
+    start, stop = (center - 6.0 * spread).min(), (center + 6.0 * spread).min()  # the least lies between
+    below, above = np.zeros(arms), np.ones(arms)  # P(loss_a <= u), P(loss_a > u) at a cell's lower end
+    out[:] = 0.0
+    least = 1.0  # P(all losses > u)
+    for cell in range(1, CELLS + 1):
+        u = start + (stop - start) * cell / CELLS
+        before, least = least, 1.0
+        for arm in range(arms):
+            z = (u - center[arm]) / (spread[arm] * math.sqrt(2.0))
+            least *= 0.5 * math.erfc(z)
+        for arm in range(arms):
+            z = (u - center[arm]) / (spread[arm] * math.sqrt(2.0))
+            now_below, now_above = 0.5 * math.erfc(-z), 0.5 * math.erfc(z)
+            others = before / above[arm] if above[arm] > 1e-300 else 0.0
+            others += least / now_above if now_above > 1e-300 else 0.0
+            out[arm] += (now_below - below[arm]) * others / 2.0
+            below[arm], above[arm] = now_below, now_above
+    total = out.sum()
+    for arm in range(arms):
+        out[arm] /= total
