@@ -23,7 +23,8 @@ from backchannel.ledger.log import Log
 from backchannel.ledger.native import join, read_native
 from backchannel.ledger.problems import LogError, Problems, nearest
 from backchannel.ledger.sources import Source, find
-from backchannel.ledger.store import Store, StoredLog, first_line
+from backchannel.ledger.store import Store, first_line
+from backchannel.ledger.stored import StoredLog
 from backchannel.ledger.tabular import Table, read_table, unreadable
 from backchannel.ledger.vw import read_vw
 

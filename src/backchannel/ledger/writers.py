@@ -14,7 +14,8 @@ import msgspec
 
 from backchannel.feedback import Decision, Feedback, encode
 from backchannel.ledger.problems import counted
-from backchannel.ledger.store import Store, in_order
+from backchannel.ledger.store import Store
+from backchannel.ledger.stored import in_order
 
 STEP = 10_000
 SPECIAL = re.compile(r"[%\s|:\x00]")  # what Vowpal Wabbit's names cannot have, and the mark that stands for it

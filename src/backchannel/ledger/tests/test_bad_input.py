@@ -224,7 +224,7 @@ def opens_or_explains(path, format):
         return len(str(error).splitlines()) == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=BYTES, format=st.sampled_from([None, "jsonl", "csv", "parquet", "vw", "vw-adf"]), zipped=st.booleans())
 def test_limit_any_bytes_open_or_raise_a_log_error(data, format, zipped):
     with tempfile.TemporaryDirectory() as folder:

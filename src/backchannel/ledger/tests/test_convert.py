@@ -82,7 +82,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(log=st.one_of(logs(), logs(features="numbers")))
 def test_limit_native_to_table_and_back_is_the_identity(suffix, log):
     with tempfile.TemporaryDirectory() as name:
@@ -96,7 +96,7 @@ def test_limit_native_to_table_and_back_is_the_identity(suffix, log):
             same(open_log(folder / "a.jsonl"), open_log(folder / f"b.{suffix}"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(log=logs(names=PLAIN, features="all", rewards=NUMBERS, details=False))
 def test_limit_native_to_blocks_and_back_keeps_all_but_times(log):
     with tempfile.TemporaryDirectory() as name:
@@ -120,7 +120,7 @@ def test_limit_native_to_blocks_and_back_keeps_all_but_times(log):
         assert theirs == ours
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(log=logs(rewards=NUMBERS, details=False))
 def test_limit_lines_keep_what_they_can_hold(log):
     # Any names: they come back escaped, and actions as numbers, so that the arrays are compared.

@@ -41,7 +41,8 @@ def same(one, other, but=()):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert (a.features is None) == (b.features is None)
     if a.features is not None:
-        assert feature_sets(a.features) == feature_sets(b.features)
+        alike = all(np.array_equal(x, y) for x, y in zip(a.features, b.features, strict=True))
+        assert alike or feature_sets(a.features) == feature_sets(b.features)
 
 
 def feature_sets(options):
@@ -210,7 +211,7 @@ def test_known_rows_of_one_time_keep_their_order(tmp_path):
 def test_limit_batches_of_any_size_are_the_whole(tmp_path):
     rng = np.random.default_rng(5)
     lines = []
-    for index in range(500):
+    for index in range(60):
         options = [f"o{j}" for j in rng.permutation(6)[: rng.integers(1, 6)]]
         features = {option: {"f": float(rng.integers(0, 3)), "g": f"v{rng.integers(3)}"} for option in options}
         decision = Decision(f"d{index}", options[0], features, {"x": rng.random(), "c": f"v{rng.integers(4)}"}, 0.5)
@@ -220,7 +221,7 @@ def test_limit_batches_of_any_size_are_the_whole(tmp_path):
     log = open_log(tmp_path / "log.jsonl")
     whole = only(log)
     assert np.all(np.diff(whole.time) >= 0)
-    for size in (1, 7, 499, 500):
+    for size in (1, 7, 59, 60):
         parts = list(log.batches(size))
         assert max(len(part.row) for part in parts) <= size
         for name in ("row", "action", "reward", "numbers", "categories", "option"):
