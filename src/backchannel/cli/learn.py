@@ -59,7 +59,7 @@ def learn(
 
     channel = Channel(delay=seconds(delay), drop=drop, budget=budget, flip=flip, seed=seed)
     names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
-    columns = _columns({**names, "position": position}, context, category)
+    columns = column_map({**names, "position": position}, context, category)
     with bar(quiet=as_json) as progress:
         opened = _open(log, format, columns, items, logged_by, replay_supervised, label, skip_bad_rows, seed, progress)
         other = _other(log, against, logged_by, columns, progress)
@@ -106,7 +106,8 @@ def act(
     sys.stdout.buffer.flush()
 
 
-def _columns(names: dict[str, str | None], context: list[str] | None, category: list[str] | None) -> Any:
+def column_map(names: dict[str, str | None], context: list[str] | None, category: list[str] | None) -> Any:
+    """The `Columns` of a table's options; None where no option was given."""
     from backchannel.ledger.columns import Columns
 
     given = {name: column for name, column in names.items() if column is not None}

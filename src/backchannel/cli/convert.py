@@ -1,0 +1,55 @@
+"""`convert`: a log from one format into another, saying what the target cannot hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from backchannel.cli import app
+from backchannel.cli.learn import Text, Texts, column_map
+from backchannel.cli.methods import AsJson
+from backchannel.cli.show import print_json
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A file, a glob, '-' or 'open-bandit'.")],
+    target: Annotated[str, typer.Argument(help="The file to write; its ending says the format.")],
+    from_format: Annotated[str | None, typer.Option("--from", help="Of the source; else recognised.")] = None,
+    to_format: Annotated[
+        str | None, typer.Option("--to", help="jsonl, csv, parquet, open-bandit, vw or vw-adf; else by the ending.")
+    ] = None,
+    action: Text = None,
+    reward: Text = None,
+    propensity: Text = None,
+    context: Texts = None,
+    category: Texts = None,
+    time: Text = None,
+    options: Text = None,
+    position: Text = None,
+    logged_by: Annotated[str, typer.Option(help="Of open-bandit: random or bts.")] = "random",
+    skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a log in another format, whole or not at all."""
+    from backchannel.cli.progress import bar
+    from backchannel.ledger.convert import convert as job
+
+    names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
+    columns = column_map({**names, "position": position}, context, category)
+    with bar(quiet=as_json) as progress:
+        said = job(
+            source,
+            target,
+            to_format,
+            source_format=from_format,
+            columns=columns,
+            logged_by=logged_by,
+            skip_bad_rows=skip_bad_rows,
+            progress=lambda share: progress("converting", share),
+        )
+    if as_json:
+        print_json({"source": source, "target": target, "notes": said})
+    else:
+        print("\n".join([*said, f"wrote {target}"]))
