@@ -34,8 +34,8 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the facts that `write_arrays` wrote; ValueError in one sentence if it is no such file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return arrays, json.loads(arrays.pop("about").tobytes())
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, AttributeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({error})") from None

@@ -65,7 +65,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         encoder = msgspec.convert(about["encoder"], Encoder)
         method = find(str(about["key"]))
         given = about["given"]
-        if method.card.protocol != "learner":
+        if method.card.protocol != "learner" or "bandit" not in method.card.feedback:
             raise ValueError(f"{method.key} is no policy")
         sizes = policies.arguments(method, encoder, int(given.get("horizon", 1)))
         apart = [name for name in ("arms", "dimension", "bits", "disjoint") if sizes.get(name) != given.get(name)]
