@@ -60,6 +60,7 @@ def learn(
     channel = Channel(delay=seconds(delay), drop=drop, budget=budget, flip=flip, seed=seed)
     names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
     columns = column_map({**names, "position": position}, context, category)
+    _writable(out)
     with bar(quiet=as_json) as progress:
         opened = _open(log, format, columns, items, logged_by, replay_supervised, label, skip_bad_rows, seed, progress)
         other = _other(log, against, logged_by, columns, progress)
@@ -158,10 +159,17 @@ def _other(log: str | None, against: str | None, logged_by: str | None, columns:
     return open_log(against, columns=columns) if against is not None else None
 
 
+def _writable(out: Path) -> None:
+    """Fail before the work, not after it."""
+    out.mkdir(parents=True, exist_ok=True)
+    probe = out / ".writable.tmp"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
 def _write(out: Path, learned: Any, policies: list[Any]) -> list[Path]:
     from backchannel.report.page import write_page
 
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / "report.html", out / "result.json"]
     write_page(learned, paths[0])
     beside = out / ".result.json.tmp"

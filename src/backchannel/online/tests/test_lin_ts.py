@@ -111,3 +111,36 @@ def test_contrast_late_feedback_costs_it_little():
 def test_wrong_arguments_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         lin_ts(**{"arms": 2, "dimension": 2} | wrong)
+
+
+def test_known_probabilities_of_disjoint_models_are_the_integral():
+    # P(arm a has the least draw) = integral of its density times the others' survival functions, by quadrature.
+    from scipy.integrate import quad
+
+    from backchannel.live import Live
+
+    rng = np.random.default_rng(0)
+    agent = Live(lin_ts(arms=4, dimension=3, disjoint=True, regularisation=0.5), seed=1)
+    for _ in range(60):
+        rows = rng.normal(size=(4, 3))
+        arm = int(rng.integers(4))
+        agent.update(arm, 0.25, float(rng.random()), rows)
+    for _ in range(5):
+        rows = rng.normal(size=(4, 3))
+        out = agent.probabilities(4, rows)
+        law = []
+        for arm in range(4):
+            inverse = np.linalg.inv(agent.state.factor[arm] @ agent.state.factor[arm].T)
+            mean, spread = (
+                rows[arm] @ agent.state.center[arm],
+                agent.state.scale[0] * np.sqrt(rows[arm] @ inverse @ rows[arm]),
+            )
+            law.append(stats.norm(mean, spread))
+        low, high = min(x.ppf(1e-12) for x in law), max(x.isf(1e-12) for x in law)
+
+        def density(u, arm, law=law):
+            return law[arm].pdf(u) * np.prod([law[other].sf(u) for other in range(4) if other != arm])
+
+        exact = [quad(density, low, high, args=(arm,), limit=200)[0] for arm in range(4)]
+        np.testing.assert_allclose(out, exact, atol=2e-3)
+        assert abs(out.sum() - 1) < 1e-12

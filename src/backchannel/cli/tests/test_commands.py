@@ -1,0 +1,155 @@
+"""The commands as a user types them; and bad input: one sentence, exit code 2, nothing half-written."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from backchannel.cli import app, convert, learn, message, methods, report, workshop
+
+assert all((convert, learn, methods, report, workshop))  # each registers its commands
+CSV = "action,reward,propensity\n"
+ROWS = "".join(f"{'ab'[i % 2]},{int(i % 4 == 1)},0.5\n" for i in range(60))
+
+
+def call(*arguments):
+    """(exit code, standard output, the one sentence) without a process of its own."""
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    error = result.exception
+    if isinstance(error, (ValueError, KeyError, OSError)):
+        return 2, result.stdout, message(error)
+    assert error is None or isinstance(error, SystemExit), repr(error)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_is_light_and_quick():
+    heavy = "[m for m in ('numba', 'jax', 'torch') if m in sys.modules]"
+    program = f"import sys; from backchannel.cli import main\ntry: main()\nfinally: print({heavy}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    for command in ("learn", "act", "convert", "find", "show", "claim", "report", "new"):
+        assert command in done.stdout
+
+
+def test_find_and_show():
+    code, out, _ = call("find", "--feedback", "graph", "--json")
+    found = json.loads(out)["methods"]
+    assert code == 0
+    assert {"exp3_ex", "exp3_g"} <= {entry["key"] for entry in found}
+    assert {"row", "status"} <= set(found[0])
+    code, out, _ = call("show", "exp3")
+    assert "(11.6)" in out
+    code, _, said = call("show", "exp4")
+    assert code == 2
+    assert "did you mean exp3" in said
+    assert call("find", "--feedback", "telepathy")[0] == 2
+
+
+def test_claim_writes_its_evidence(tmp_path):
+    code, out, _ = call("claim", "hedge", "--seed", 3, "--out", tmp_path, "--json")
+    report = json.loads(out)["claims"][0]
+    assert (code, report["holds"]) == (0, True)
+    assert json.loads((tmp_path / "hedge.json").read_text())["runs"][0]["seed"] == 3
+    assert (tmp_path / "hedge.png").stat().st_size > 5000
+
+
+def test_learn_and_act(tmp_path):
+    (tmp_path / "clicks.csv").write_text(
+        "what,got,chance,age\n" + "".join(f"{'xy'[i % 2]},{int(i % 4 == 1)},0.5,{i % 7}\n" for i in range(200))
+    )
+    columns = ["--action", "what", "--reward", "got", "--propensity", "chance", "--context", "age"]
+    code, out, said = call(
+        "learn", tmp_path / "clicks.csv", *columns, "--policy", "thompson", "--out", tmp_path / "out", "--json"
+    )
+    assert code == 0, said
+    learned = json.loads(out)
+    assert learned["policies"][0]["key"] == "thompson"
+    assert (tmp_path / "out" / "report.html").exists()
+    (tmp_path / "contexts.jsonl").write_text('{"id": "v", "context": {"age": 3}}\n')
+    command = [
+        sys.executable,
+        "-m",
+        "backchannel.cli",
+        "act",
+        tmp_path / "contexts.jsonl",
+        "--policy",
+        tmp_path / "out" / "thompson.policy",
+    ]
+    decision = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert decision["id"] == "v"
+    assert decision["action"] in ("x", "y")
+    assert 0 < decision["propensity"] <= 1
+
+
+def test_a_table_is_replayed(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "size,kind\n" + "".join(f"{i % 10},{'big' if i % 10 > 4 else 'small'}\n" for i in range(400))
+    )
+    arguments = [
+        "--replay-supervised",
+        tmp_path / "table.csv",
+        "--label",
+        "kind",
+        "--policy",
+        "lin_ucb",
+        "--policy",
+        "uniform",
+    ]
+    code, out, said = call("learn", *arguments, "--out", tmp_path / "out", "--json")
+    assert code == 0, said
+    policies = {p["key"]: p for p in json.loads(out)["policies"]}
+    assert policies["uniform"]["true_value"] == pytest.approx(0.5)
+    assert policies["lin_ucb"]["true_value"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.csv", None, "missing.csv"),
+        ("empty.csv", b"", "empty.csv"),
+        ("header.csv", CSV.encode(), "header.csv"),
+        ("column.csv", b"deed,reward\na,1\n", "action"),
+        ("high.csv", (CSV + ROWS + "a,1,1.5\n").encode(), "row 61, column 'propensity'"),
+        ("zero.csv", (CSV + ROWS + "a,1,0\n").encode(), "row 61, column 'propensity'"),
+        ("text.csv", (CSV + ROWS + "a,yes,0.5\n").encode(), "reward"),
+        ("cut.csv.gz", gzip.compress((CSV + ROWS * 500).encode())[:-400], "cut.csv.gz"),
+        ("same.csv", (CSV + "a,3,0.5\nb,3,0.5\n" * 30).encode(), "every reward"),
+    ],
+)
+def test_bad_logs_are_one_sentence(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    code, _, said = call("learn", tmp_path / name, "--policy", "ucb1", "--out", tmp_path / "out")
+    assert code == 2
+    assert words in said
+    assert "\n" not in said.strip()
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--policy", "exp4"], "exp4"),
+        (["--delay", "soon"], "30m"),
+        (["--drop", "2"], "[0, 1)"),
+        (["--budget", "-5"], "at least 1"),
+        (["--reward", "got"], "--action"),
+        (["--reward-range", "0", "0.5"], "outside the range"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(tmp_path, arguments, words):
+    (tmp_path / "log.csv").write_text(CSV + ROWS)
+    code, _, said = call("learn", tmp_path / "log.csv", *arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert words in said
+
+
+def test_out_must_be_a_folder_before_the_work_begins(tmp_path):
+    (tmp_path / "log.csv").write_text(CSV + ROWS)
+    (tmp_path / "out").write_text("a file")
+    code, _, said = call("learn", tmp_path / "log.csv", "--out", tmp_path / "out")
+    assert code == 2
+    assert "out" in said
