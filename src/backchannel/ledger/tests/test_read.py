@@ -100,7 +100,7 @@ def test_known_glob_reads_all_files(tmp_path):
 
 def test_known_column_map_and_patterns(tmp_path):
     (tmp_path / "log.csv").write_text(
-        'item,click,p,u_age,u_zip,s_1,s_2,offers,other\n1,0,0.5,30,01234,0.5,0,1|2,x\n2,1,0.5,31,99,0,2,"[""2""]",y\n'
+        'item,click,p,u_age,u_zip,s_1,s_2,offers,other\n1,0,0.5,30,01234,0.5,0,1|2,x\n2,1,0.5,31,99,7,2,"[""2""]",y\n'
     )
     columns = Columns(
         action="item",
