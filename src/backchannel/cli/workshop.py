@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from backchannel.cli import app
+from backchannel.cli.methods import AsJson
+from backchannel.cli.show import print_json
 
 
 @app.command()
@@ -15,10 +17,14 @@ def new(
     family: str,
     name: str,
     package: Annotated[Path | None, typer.Option(help="Where the package lies.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the files of a new method: FAMILY/NAME.py, its tests and its claim."""
     from backchannel.workshop.skeleton import write_skeleton
 
-    for path in write_skeleton(package or Path(__file__).resolve().parents[1], family, name):
-        print(f"wrote {path}")
+    written = write_skeleton(package or Path(__file__).resolve().parents[1], family, name)
+    if as_json:
+        print_json({"written": [str(path) for path in written]})
+        return
+    print("\n".join(f"wrote {path}" for path in written))
     print("next: fill them in, add the paper to refs.bib and a line to CHANGELOG.md, run `make sync` and `make test`")

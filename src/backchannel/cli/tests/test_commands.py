@@ -153,3 +153,16 @@ def test_out_must_be_a_folder_before_the_work_begins(tmp_path):
     code, _, said = call("learn", tmp_path / "log.csv", "--out", tmp_path / "out")
     assert code == 2
     assert "out" in said
+
+
+def test_new_writes_three_files_and_refuses_to_overwrite(tmp_path):
+    (tmp_path / "online").mkdir()
+    code, out, _ = call("new", "online", "my_method", "--package", tmp_path, "--json")
+    assert code == 0
+    assert len(json.loads(out)["written"]) == 3
+    assert "def my_method(" in (tmp_path / "online" / "my_method.py").read_text()
+    code, _, said = call("new", "online", "my_method", "--package", tmp_path)
+    assert code == 2
+    assert "exists already" in said
+    assert call("new", "online", "My-Method", "--package", tmp_path)[0] == 2
+    assert call("new", "nowhere", "my_method", "--package", tmp_path)[0] == 2
