@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+_DAMAGE = (zipfile.BadZipFile, AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+"""What zipfile and NumPy raise for one changed byte or another."""
+
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write `arrays` and the JSON-able `about` to `path`."""
@@ -33,9 +36,10 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the facts that `write_arrays` wrote; ValueError in one sentence if it is no such file."""
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return arrays, json.loads(arrays.pop("about").tobytes())
-    except (zipfile.BadZipFile, AttributeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({error})") from None
+    with open(path, "rb") as raw:
+        try:
+            with np.load(raw, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return arrays, json.loads(arrays.pop("about").tobytes())
+        except _DAMAGE as error:
+            raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({error})") from None
