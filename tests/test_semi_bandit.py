@@ -78,3 +78,12 @@ def test_delay_zero_is_no_delay_and_learning_pays():
 def test_a_slate_has_room_for_its_slots():
     with pytest.raises(ValueError, match="1 to 3 slots, not 4"):
         semi_bandit(3, 4)
+
+
+def test_an_arm_that_the_task_has_not_is_refused():
+    from backchannel.online.exp3 import exp3
+
+    with pytest.raises(ValueError, match="an arm that the task, with 3 arms, has not"):
+        play(exp3(arms=50, horizon=100), bernoulli([0.3, 0.5, 0.7]), 100)
+    with pytest.raises(ValueError, match="replicates and points"):
+        play(exp3(arms=3, horizon=100), bernoulli([0.3, 0.5, 0.7]), 100, replicates=0)

@@ -101,11 +101,17 @@ def _hash_function(function: Any, digest: Any, seen: set[int]) -> None:
     _hash_code(function.__code__, digest)
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     names = [name for name in _names(function.__code__) if name in function.__globals__]
-    for value in [function.__defaults__, *cells, *(function.__globals__[name] for name in names)]:
+    values = [function.__globals__[name] for name in names]
+    for module in [
+        value for value in values if isinstance(value, types.ModuleType)
+    ]:  # helpers reached as module.helper
+        inner = [getattr(module, name, None) for name in _names(function.__code__)]
+        values += [value for value in inner if hasattr(value, "py_func")]
+    for value in [function.__defaults__, function.__kwdefaults__, *cells, *values]:
         if hasattr(value, "py_func") or isinstance(value, types.FunctionType):
             _hash_function(value, digest, seen)
         elif isinstance(value, np.ndarray):
-            digest.update(value.dtype.str.encode() + value.tobytes())
+            digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
         elif isinstance(value, type):
             digest.update(_describe(value).encode())
         elif isinstance(value, types.ModuleType):

@@ -28,12 +28,13 @@ METERS: Mapping[str, Meter] = {"regret": pseudo_regret(), "switches": switches()
 
 _LOOP = '''
 @compiled
-def advance(learner, task, hidden, corruption, delivery, trace, told, start, stop, rng):
+def advance(learner, task, arms, hidden, corruption, delivery, trace, told, start, stop, rng):
     """Rounds start..stop-1: show, act, observe, and deliver what has arrived."""
     at_once = trace.order.shape[0] == 0
     for t in range(start, stop):
         seen = context(task, t)
         action, propensity = act(learner, seen, rng)
+        CHECK
         trace.actions[t] = action
         trace.propensities[t] = propensity
         OBSERVE
@@ -50,7 +51,13 @@ def advance(learner, task, hidden, corruption, delivery, trace, told, start, sto
             update(learner, context(task, s), trace.actions[s], trace.propensities[s], late)
             due += 1
         trace.delivered[0] = due
+    return stop
 '''
+
+_CHECK = """
+        if action < 0 or action >= arms:
+            return -1 - t
+"""
 
 _ONE = """
         feedback = np.nan
@@ -125,11 +132,15 @@ class Run:
 
     def advance(self, rounds: int | None = None) -> Run:
         """Play `rounds` more rounds (default: to the horizon)."""
+        if rounds is not None and rounds < 0:
+            raise ValueError(f"rounds must be at least 0, not {rounds}")
         stop = self.horizon if rounds is None else min(self.horizon, self.round + rounds)
         channel = self.channel
-        states = (self.state, self.task.state, channel.hidden, channel.corruption, channel.delivery)
-        told = np.empty(channel.width)
-        self._advance(*states, self.trace, told, self.round, stop, self.rng)
+        through = (channel.hidden, channel.corruption, channel.delivery)
+        told, arms = np.empty(channel.width), self.task.arms
+        ended = self._advance(self.state, self.task.state, arms, *through, self.trace, told, self.round, stop, self.rng)
+        if ended < 0:
+            raise ValueError(f"in round {-1 - ended} the learner chose an arm that the task, with {arms} arms, has not")
         self.round = stop
         return self
 
@@ -154,8 +165,14 @@ class Run:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], learner: Learner, task: Task, channel: Channel | None = None) -> Run:
-        """The run that `save` wrote, with the same learner, task and channel."""
+        """The run that `save` wrote, with the same learner, task and channel.
+
+        Raises:
+            ValueError: if the file is damaged or no run, or its arrays are not those of this learner, task and channel.
+        """
         arrays, about = read_arrays(path)
+        if not isinstance(about, dict) or not {"round", "horizon", "seed", "rng"} <= about.keys():
+            raise ValueError(f"{path} holds no run")
         run = cls(learner, task, about["horizon"], about["seed"], channel)
         run.round = about["round"]
         run.rng.bit_generator.state = about["rng"]
@@ -164,7 +181,7 @@ class Run:
         run.task = run.task._replace(state=_fill(run.task.state, "task.", arrays))
         return run
 
-    def _bind(self) -> Callable[..., None]:
+    def _bind(self) -> Callable[..., int]:
         channel = self.channel
         functions = {
             "act": self.learner.act,
@@ -178,8 +195,9 @@ class Run:
         }
         states = (self.state, self.task.state, channel.hidden, channel.corruption, channel.delivery, self.trace)
         template = _LOOP.replace("        OBSERVE\n", (_MANY if channel.width else _ONE).lstrip("\n"))
+        template = template.replace("        CHECK\n", "" if channel.slots else _CHECK.lstrip("\n"))
         template = template.replace("ANSWERED", "learner.answered[0] =" if "answered" in self.state._fields else "#")
-        advance: Callable[..., None] = bind(template, functions, states).advance
+        advance: Callable[..., int] = bind(template, functions, states).advance
         return advance
 
 
@@ -207,6 +225,8 @@ def play(
         points: each curve is kept at about so many rounds, spaced evenly in the logarithm.
         workers: threads; default one for each core.
     """
+    if replicates < 1 or points < 1:
+        raise ValueError(f"replicates and points must be at least 1, not {replicates} and {points}")
     rounds = checkpoints(horizon, points)
     if meters is None:
         meters = {"regret": slate_regret(channel.slots)} if channel is not None and channel.slots else METERS
@@ -255,4 +275,13 @@ def _new_trace(channel: Channel, horizon: int, rng: np.random.Generator) -> Trac
 
 
 def _fill(like: State, prefix: str, arrays: Mapping[str, np.ndarray]) -> State:
+    """The State with the kept arrays, which must be of the kind and the shape that the loop was compiled for."""
+    for name, value in like._asdict().items():
+        kept = arrays.get(prefix + name)
+        if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
+            found = "none" if kept is None else f"{kept.dtype}{list(kept.shape)}"
+            raise ValueError(
+                f"the run was of another learner, task or channel: {prefix}{name} should be "
+                f"{value.dtype}{list(value.shape)}, and the file has {found}"
+            )
     return type(like)(*(arrays[prefix + name] for name in like._fields))

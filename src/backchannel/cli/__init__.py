@@ -31,7 +31,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: nothing more to say to it
         sys.exit(141)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, OverflowError, MemoryError) as error:
         print(f"backchannel: {message(error)}", file=sys.stderr)
         sys.exit(2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,20 +169,26 @@ def _writable(out: Path) -> None:
 
 
 def _write(out: Path, learned: Any, policies: list[Any]) -> list[Path]:
-    from backchannel.report.page import write_page
+    """Everything into a folder beside; moved into place when all of it is written."""
+    import shutil
 
-    paths = [out / "report.html", out / "result.json"]
-    write_page(learned, paths[0])
-    beside = out / ".result.json.tmp"
     import msgspec
 
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(learned), indent=1))
-    beside.replace(paths[1])
-    for policy in policies:
-        path = out / f"{policy.key}.policy"
-        policy.save(path)
-        paths.append(path)
-    return paths
+    from backchannel.report.page import write_page
+
+    beside = out / f".new-{os.getpid()}"
+    beside.mkdir()
+    try:
+        write_page(learned, beside / "report.html")
+        (beside / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(learned), indent=1))
+        for policy in policies:
+            policy.save(beside / f"{policy.key}.policy")
+        names = ["report.html", "result.json", *(f"{policy.key}.policy" for policy in policies)]
+        for name in names:
+            (beside / name).replace(out / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return [out / name for name in names]
 
 
 def _print(learned: Any, written: list[Path]) -> None:

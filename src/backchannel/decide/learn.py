@@ -30,6 +30,7 @@ from backchannel.decide.model import Model, Normal, predict_chosen, solve
 from backchannel.decide.policyfile import Policy
 from backchannel.decide.result import Against, Learned, LogFacts, Told
 from backchannel.decide.scan import Scan
+from backchannel.decide.streams import stream
 from backchannel.decide.told import Channel
 from backchannel.engine import bind
 from backchannel.ledger.estimators import Evaluated
@@ -121,7 +122,7 @@ def learn(
         )
     channel = channel or Channel()
     methods = policies.chosen(list(names) if names is not None else None, scan.encoder.ragged)
-    half = np.random.default_rng([seed, 0]).random(scan.rows) < 0.5
+    half = stream(seed, "halves").random(scan.rows) < 0.5
     with tempfile.TemporaryDirectory(prefix="backchannel-") as folder:
         given = [policies.arguments(method, scan.encoder, scan.with_feedback) for method in methods]
         candidates = [Candidate(method, args, Path(folder)) for method, args in zip(methods, given, strict=True)]
@@ -187,7 +188,7 @@ def _weigh(
     """Pass 3. Returns float64[3, rows with feedback]: reward, propensity, q of the logged choice."""
     kept = np.empty((3, scan.with_feedback))
     predict = bind(_CALL, {"predict_chosen": predict_chosen}, (models[0],)).run
-    rng = np.random.default_rng([seed, 4])
+    rng = stream(seed, "weigh")
     for candidate in candidates:
         candidate.shares = np.zeros(0 if scan.encoder.ragged else len(log.actions))
         candidate.common.clear()
@@ -261,7 +262,7 @@ def _watch(
                 comes & (batch.time + each.delay <= batch.time[-1]), np.maximum(arrival, np.arange(n)), n
             )
             state = copy_state(candidate.learner.state)
-            rng = np.random.default_rng([seed, 5])
+            rng = stream(seed, "watch")
             probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
             weight = np.where(there, probability / propensity, 0.0)
             label = each.words(log.has_time)

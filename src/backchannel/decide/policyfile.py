@@ -20,6 +20,7 @@ from backchannel.card import find
 from backchannel.decide import policies
 from backchannel.decide.features import Encoder, encode
 from backchannel.decide.fold import Passes
+from backchannel.decide.streams import stream
 from backchannel.feedback import Decision
 from backchannel.ledger.log import Batch, Options, key_of
 
@@ -101,7 +102,7 @@ def act(policy: Policy, requests: Iterable[Request], seed: int = 0, size: int = 
     """A decision for each request, with its propensity; in order, in batches of `size`."""
     method = find(policy.key)
     passes = Passes(policies.make(method, policy.given), method.card.context)
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "act")
     number, held = 0, []
     for request in requests:
         held.append(request)
@@ -141,6 +142,9 @@ def _options(encoder: Encoder, request: Request, number: int) -> list[str]:
     names = list(request.options)
     if not names:
         raise ValueError(f"request {number}: options is empty: there is nothing to choose from")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"request {number}: the option {twice!r} is given more than once")
     if not encoder.ragged:
         unknown = [name for name in names if name not in encoder.actions]
         if unknown:

@@ -18,6 +18,7 @@ from importlib import resources
 import duckdb
 import numpy as np
 
+from backchannel.decide.streams import stream
 from backchannel.ledger.log import Batch, key_of
 
 DIGITS = str(resources.files("backchannel.ledger").joinpath("data", "digits.parquet"))
@@ -52,7 +53,7 @@ class ReplayedTable:
             raise ValueError(
                 f"{label!r} in {path} has {len(self.actions)} different values; a choice needs 2 to {MOST_LABELS}"
             )
-        order = np.random.default_rng([seed, 0]).permutation(len(labels))
+        order = stream(seed, "replay order").permutation(len(labels))
         place = {name: i for i, name in enumerate(self.actions)}
         self._right = np.array([place[text] for text in labels])[order]
         self.numeric = [name for name, column in columns.items() if column.dtype.kind in "iufb"]
@@ -74,7 +75,7 @@ class ReplayedTable:
             nearest = _nearest(self._numbers, self._right, len(self.actions))
             chance *= EXPLORATION
             chance[np.arange(n), nearest] += 1 - EXPLORATION
-        draw = np.random.default_rng([seed, 1]).random(n)
+        draw = stream(seed, "replay choice").random(n)
         self._action = np.minimum((chance.cumsum(axis=1) < draw[:, None]).sum(axis=1), len(self.actions) - 1)
         self._propensity = chance[np.arange(n), self._action]
 

@@ -13,6 +13,9 @@ ROUNDING = 0.01  # a mean weight this near to 1 may come from propensities writt
 CLIPS = 2.0 ** np.arange(1, 11)
 FALSE_ALARM = 1e-6
 
+WELL_SEEN = 5  # where every option was taken so often, hardly any that may be taken was never taken
+MOST = 1e100  # of the range of rewards: beyond it squares overflow
+
 
 class Scan:
     """Facts gathered in one pass: sums, so that a log of any length needs no memory."""
@@ -25,6 +28,7 @@ class Scan:
         self.counts = np.zeros(len(log.actions))
         self.by_position: dict[int, np.ndarray] = {}
         self.least_propensity = np.inf
+        self.offers = False  # whether the log says which options its rows had
         # Of u = 1 / (options x propensity), the weight of the uniform policy, cut at CLIPS and (last) not at all.
         self.sums, self.squares = np.zeros(CLIPS.size + 1), np.zeros(CLIPS.size + 1)
         self.least_weight, self.largest_weight = np.inf, 0.0
@@ -35,12 +39,18 @@ class Scan:
             raise ValueError(f"{log.name} holds {self.rows} decisions but no feedback: nothing can be learned from it")
         if reward_range is not None:
             low, high = reward_range
+            if not (np.isfinite(low) and np.isfinite(high) and low < high):
+                raise ValueError(f"--reward-range must be two finite numbers, the least first, not {low:g} {high:g}")
             if not low <= self.low <= self.high <= high:
                 raise ValueError(
                     f"rewards of {log.name} lie in [{self.low:g}, {self.high:g}], "
                     f"outside the range given, [{low:g}, {high:g}]"
                 )
             self.low, self.high = low, high
+        elif not self.high - self.low < MOST:
+            raise ValueError(
+                f"rewards of {log.name} lie in [{self.low:g}, {self.high:g}], too far apart to compute with: scale them"
+            )
         elif self.low >= 0 and self.high <= 1:
             self.low, self.high = 0.0, 1.0
 
@@ -67,6 +77,7 @@ class Scan:
         self.without_propensity += int((~known).sum())
         if known.any():
             p = batch.propensity[known]
+            self.offers = self.offers or batch.offered is not None
             options = np.diff(batch.offered)[known] if batch.offered is not None else np.full(p.size, actions)
             self.least_propensity = min(self.least_propensity, float(p.min()))
             weight = 1 / (options * p)
@@ -131,7 +142,8 @@ class Scan:
         reach = np.append(CLIPS, self.largest_weight)
         doubt = np.log(2 * reach.size / FALSE_ALARM)
         slack = np.sqrt(2 * variance * doubt / known) + 7 * reach * doubt / (3 * (known - 1)) + ROUNDING
-        if (mean[:-1] - slack[:-1] > 1).any():
+        options_known = self.offers or self.counts.min() >= WELL_SEEN  # else there may be options that never occurred
+        if options_known and (mean[:-1] - slack[:-1] > 1).any():
             return [
                 f"The propensities cannot be right: 1 / (options x propensity) must be 1 on average, and is "
                 f"{mean[-1]:.3g}, more than chance allows: they are too small. Every estimate below that divides by "

@@ -8,6 +8,8 @@ import re
 import msgspec
 import numpy as np
 
+from backchannel.decide.streams import stream
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
 
 
@@ -57,15 +59,15 @@ class Channel(msgspec.Struct, frozen=True):
 
     def told(self, rows: int) -> np.ndarray:
         """bool[rows]: whose feedback ever comes."""
-        rng = np.random.default_rng([self.seed, 1])
+        rng = stream(self.seed, "lost")
         comes = rng.random(rows) >= self.drop
         if self.budget is not None:
-            comes &= np.random.default_rng([self.seed, 2]).permutation(rows) < self.budget
+            comes &= stream(self.seed, "bought").permutation(rows) < self.budget
         return comes
 
     def false(self, rows: int) -> np.ndarray:
         """bool[rows]: whose reward lies."""
-        return np.random.default_rng([self.seed, 3]).random(rows) < self.flip
+        return stream(self.seed, "false").random(rows) < self.flip
 
 
 def seconds(text: str) -> float:

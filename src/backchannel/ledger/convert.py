@@ -49,6 +49,8 @@ def convert(
 ) -> list[str]:
     """Write the log `source` to the file `target`, whole or not at all; returns what was noted and what is lost.
 
+    In CSV, a line end of two characters within a cell or a name is read back as one.
+
     Args:
         source: as for `open_log`.
         target: a file; it is replaced once all is written. With `.gz` behind, text formats are compressed.

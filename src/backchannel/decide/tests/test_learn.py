@@ -166,7 +166,7 @@ def test_wrong_propensities_are_flagged_and_right_ones_are_not(tmp_path):
         cuts = [np.minimum(u, c) for c in (*2.0 ** np.arange(1, 11), np.inf)]
         scan.rows, scan.with_feedback, scan.without_propensity = 500, 500, 0
         scan.sums, scan.squares = np.array([c.sum() for c in cuts]), np.array([(c**2).sum() for c in cuts])
-        scan.largest_weight = float(u.max())
+        scan.largest_weight, scan.offers, scan.counts = float(u.max()), False, np.full(5, 100.0)
         assert not any("cannot be right" in said for said in scan.warnings())
 
 

@@ -71,8 +71,8 @@ def write(path, log):
 
 
 def read(path):
-    """The records of a native log, without what says the same in another way."""
-    found = [decode(line) for line in path.read_bytes().splitlines()]
+    """The records of a native log, without what says the same in another way (line ends within a cell, for one)."""
+    found = [decode(line.replace(rb"\r\n", rb"\n")) for line in path.read_bytes().splitlines()]
     for record in found:
         if isinstance(record, Decision):
             record.context = {name: value for name, value in record.context.items() if value is not None}

@@ -1,0 +1,105 @@
+"""The recipe does not rot: what `new` writes lints, and passes the battery before its first line is changed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backchannel
+from backchannel.workshop.skeleton import write_skeleton
+from backchannel.workshop.status import status
+
+PACKAGE = Path(backchannel.__file__).resolve().parent
+BATTERY = """
+import sys
+from backchannel.card import find
+from backchannel.testing.battery import CHECKS
+method = find("my_method", "online")
+assert method.module.__file__.startswith(sys.argv[1]), method.module.__file__
+for check in CHECKS:
+    check(method)
+    print(check.__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the package, with a fresh skeleton in it."""
+    package = tmp_path_factory.mktemp("source") / "backchannel"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "data", "tests"))
+    write_skeleton(package, "online", "my_method")
+    return package
+
+
+def run(copy, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(copy.parent)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=copy.parent, timeout=300)
+
+
+def test_three_files_are_written(copy):
+    for name in ("my_method.py", "tests/test_my_method.py", "claims/my_method.py"):
+        text = (copy / "online" / name).read_text()
+        assert not re.search(r"\b(FAMILY|KEY|TITLE)\b", text), f"{name} has a word that was not filled in"
+
+
+def test_the_battery_passes_on_the_fresh_skeleton(copy):
+    done = run(copy, "-c", BATTERY, str(copy))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.split()) == 12
+
+
+def test_its_doctest_passes(copy):
+    done = run(copy, "-m", "doctest", str(copy / "online" / "my_method.py"))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_its_claim_runs(copy):
+    program = (
+        "from backchannel.claim import run_claim; print(run_claim('online', 'my_method', 0)[0].checks[0].measured)"
+    )
+    done = run(copy, "-c", program)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout) > 0
+
+
+def test_its_proofs_have_the_names_that_status_looks_for_and_fail_until_written(copy):
+    assert status(copy, copy / "none", "online", "my_method") == "checked"
+    tests = copy / "online" / "tests" / "test_my_method.py"
+    done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(copy), str(tests))
+    assert "4 failed" in done.stdout, done.stdout
+    assert "passed" not in done.stdout
+
+
+def test_it_is_linted_as_the_library_is(copy):
+    pytest.importorskip("ruff", reason="the linter is an extra")
+    root = PACKAGE.parents[1]
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("the linter's settings are in the checkout")
+    files = [str(copy / "online" / name) for name in ("my_method.py", "claims/my_method.py", "tests/test_my_method.py")]
+    for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+        done = run(copy, "-m", "ruff", *command, "--config", str(root / "pyproject.toml"), *files)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_there_is_not_written_over(copy):
+    before = (copy / "online" / "my_method.py").read_text()
+    with pytest.raises(ValueError, match=r"my_method\.py exists already"):
+        write_skeleton(copy, "online", "my_method")
+    assert (copy / "online" / "my_method.py").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["Exp3", "3exp", "my-method", "a.b", "../up", "", "class", "_hidden", "naïve"])
+def test_a_name_that_does_not_serve(tmp_path, name):
+    with pytest.raises(ValueError, match="cannot name a method"):
+        write_skeleton(tmp_path, "online", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_family_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="there is no family 'offline'; one of online, games"):
+        write_skeleton(tmp_path, "offline", "my_method")

@@ -1,0 +1,83 @@
+"""What is generated stays between its markers and leads from the feedback to the methods."""
+
+import pytest
+
+from backchannel.workshop import sync
+
+CARD = {"status": "checked", "context": "none", "family": "online", "summary": "It decides.", "feedback": ("bandit",)}
+
+
+def card(key, strength="default", **rest):
+    return {**CARD, "key": key, "name": key.title(), "strength": strength, "neighbour": "", **rest}
+
+
+def test_the_table_goes_between_its_markers_and_nothing_else_moves():
+    page = f"before\n\n{sync.START}\nold\n{sync.END}\n\nafter\n"
+    new = sync.between(page, "| new |\n")
+    assert new == f"before\n\n{sync.START}\n| new |\n{sync.END}\n\nafter\n"
+    assert sync.between(new, "| new |\n") == new
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["", sync.START, sync.END, sync.END + sync.START, sync.START + sync.START + sync.END, sync.START + sync.END * 2],
+)
+def test_a_page_without_its_markers_is_refused(page):
+    with pytest.raises(ValueError, match="the page must hold"):
+        sync.between(page, "table")
+
+
+def test_a_row_for_each_feedback_and_a_column_for_each_strength():
+    cards = [
+        card("one", "simple"),
+        card("two"),
+        card("three", "strong"),
+        card("four", "strong"),
+        card("five", context="rows"),
+        card("six", feedback=("telepathy", "bandit")),
+    ]
+    lines = sync.feedback_table(cards).splitlines()
+    assert lines[:2] == ["| you have | simple | default | strong |", "|---|---|---|---|"]
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines[2:]}
+    assert len(rows) == 3
+    plain, contextual = (f"| {sync.HAVE['bandit', context]} (`bandit`)" for context in (False, True))
+    link = "[{}](methods/online/{}.md)".format
+    assert rows[plain] == [
+        link("One", "one"),
+        link("Two", "two"),
+        link("Three", "three") + ", " + link("Four", "four") + " |",
+    ]
+    assert rows[contextual][1] == link("Five", "five")
+    assert rows["| telepathy (`telepathy`)"][1] == link("Six", "six")
+
+
+def test_every_method_stands_in_the_table_once():
+    cards = sync.entries()
+    table = sync.feedback_table(cards)
+    for each in cards:
+        assert table.count(f"(methods/{each['family']}/{each['key']}.md)") == 1
+
+
+def test_a_neighbour_that_is_not_there_and_a_key_that_stands_twice_are_told():
+    cards = [card("one", neighbour="two"), card("two", neighbour="three"), card("two")]
+    assert sync.strangers(cards) == [
+        "two names the neighbour 'three': there is none",
+        "the key two stands twice",
+    ]
+
+
+def test_every_neighbour_is_there():
+    assert sync.strangers(sync.entries()) == []
+
+
+def test_check_tells_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "page.md"
+    path.write_text("old")
+    monkeypatch.setattr(sync, "ROOT", tmp_path)
+    monkeypatch.setattr(sync, "files", lambda: {path: "new"})
+    assert sync.main(check=True) == 1
+    assert "page.md is not what the cards say: run `make sync`" in capsys.readouterr().out
+    assert path.read_text() == "old"
+    assert sync.main(check=False) == 0
+    assert path.read_text() == "new"
+    assert sync.main(check=True) == 0
