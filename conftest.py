@@ -1,4 +1,4 @@
-"""Property tests draw the same examples in every run: a failure is the change's. HYPOTHESIS_PROFILE=search digs deeper."""
+"""Property tests draw the same examples in every run; HYPOTHESIS_PROFILE=search draws new ones."""
 
 import os
 
