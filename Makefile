@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
-CODE := $(wildcard conftest.py src tests benchmarks examples docs)
+CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 
 .PHONY: demo test lint suite sync claims bench docs clean
 

@@ -51,8 +51,14 @@ class Other(NamedTuple):
 STATE = State(np.array([4.0]))
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("BACKCHANNEL_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
-def written(tmp_path):
+def written(tmp_path, monkeypatch):
     """`written(old, new)`: the function of a module whose text had `old` replaced."""
     count = iter(range(100))
 
@@ -62,6 +68,7 @@ def written(tmp_path):
         path.write_text(SOURCE.replace(old, new) if old else SOURCE)
         spec = importlib.util.spec_from_file_location("version", path)
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "version", module)  # where numba looks when it reads its cache
         spec.loader.exec_module(module)
         return module.function
 

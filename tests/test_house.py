@@ -108,12 +108,13 @@ def test_every_card_and_every_docstring_cites_what_exists(references):
 
 
 def test_the_reader_of_references():
-    text = '@misc{a, author = {K{\\"o}nig, {\\O}ve}, title = "On {X} and \\v{S}", year = 1999}\n\n@book{b,\n  title = {T},\n}\n'
+    text = '@misc{a, author = {K{\\"o}nig, {\\O}ve}, title = "On {X} and \\v{S}", year = 1999}\n\n'
+    text += "@book{b,\n  title = {T},\n}\n"
     found = parse(text)
     assert found["a"] == {"kind": "misc", "author": 'K{\\"o}nig, {\\O}ve', "title": "On {X} and \\v{S}", "year": "1999"}
     assert found["b"] == {"kind": "book", "title": "T"}
     assert plain(found["a"]["title"]) == "On X and Š"
-    assert plain(found["a"]["author"]).startswith("König, ")
+    assert plain(found["a"]["author"]) == "König, Øve"
     assert plain("N{\\'\\i}colas \\& Co, 1--2") == "Nícolas & Co, 1–2"
 
 

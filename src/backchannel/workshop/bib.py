@@ -8,10 +8,21 @@ from __future__ import annotations
 
 import re
 
-_HEAD = re.compile(r"\s*@([a-z]+)\{\s*([a-z0-9_:-]+)\s*,")
+_HEAD = re.compile(r"@([a-z]+)\{\s*([a-z0-9_:-]+)\s*,")
 _NAME = re.compile(r"\s*([a-z]+)\s*=\s*")
 _ACCENTS = {"`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", '"': "\u0308", "v": "\u030c", "c": "\u0327"}
-_LETTERS = {r"\o": "ø", r"\l": "ł", r"\ss": "ß", r"\aa": "å", r"\ae": "æ", r"\i": "i", r"\&": "&", r"\%": "%"}
+_LETTERS = {
+    r"\o": "ø",
+    r"\O": "Ø",
+    r"\l": "ł",
+    r"\L": "Ł",
+    r"\ss": "ß",
+    r"\aa": "å",
+    r"\ae": "æ",
+    r"\i": "i",
+    r"\&": "&",
+    r"\%": "%",
+}
 
 
 def parse(text: str) -> dict[str, dict[str, str]]:
@@ -23,6 +34,7 @@ def parse(text: str) -> dict[str, dict[str, str]]:
     entries: dict[str, dict[str, str]] = {}
     at = 0
     while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
         head = _HEAD.match(text, at)
         if head is None:
             raise ValueError(f"line {_line(text, at)}: expected an entry such as @article{{key, ...}}")
@@ -51,7 +63,8 @@ def plain(value: str) -> str:
     import unicodedata
 
     for code, letter in _LETTERS.items():
-        value = re.sub(re.escape(code) + r"(?![a-z])\s*", letter, value)
+        value = re.sub(re.escape(code) + r"(?![A-Za-z])\s*", letter, value)
+    value = re.sub(r"\\([&%])", r"\1", value)
     value = re.sub(r"\\([`'^~\"])\{?([A-Za-z])\}?", lambda m: m[2] + _ACCENTS[m[1]], value)
     value = re.sub(r"\\([vc])\{([A-Za-z])\}", lambda m: m[2] + _ACCENTS[m[1]], value)
     return unicodedata.normalize("NFC", " ".join(value.replace("{", "").replace("}", "").replace("--", "–").split()))

@@ -118,7 +118,7 @@ def test_known_value():
     pytest.fail("a known value, fixed point, closed form, brute force or an independent implementation")
 
 
-def test_limit():
+def test_limit_or_equivalence():
     pytest.fail("a limit or an equivalence: a parameter at its end gives another method")
 
 
@@ -145,7 +145,10 @@ def claim(seed: int, full: bool) -> Evidence:
     task, horizon, replicates = bernoulli([0.3, 0.5, 0.7]), 5000, 400 if full else 100
     ours = play(KEY(3), task, horizon, replicates=replicates, seed=seed).final()
     theirs = play(exp3(3, horizon), task, horizon, replicates=replicates, seed=seed).final()
-    rows = [[name, "{:.1f} +- {:.1f}".format(*mean_and_error(x))] for name, x in (("TITLE", ours), ("Exp3", theirs))]
+    rows = [
+        [name, "{:.1f} +- {:.1f}".format(*mean_and_error(regret))]
+        for name, regret in (("TITLE", ours), ("Exp3", theirs))
+    ]
     return Evidence(
         statement="The headline in one sentence.",
         checks=[at_most("regret / Exp3's", ours.mean() / theirs.mean(), 1.0, "state it")],
@@ -172,5 +175,11 @@ def write_skeleton(package: Path, family: str, key: str) -> list[Path]:
         raise ValueError(f"{taken[0]} exists already")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("FAMILY", family).replace("KEY", key).replace("TITLE", title))
+        path.write_text(_sorted_imports(text.replace("FAMILY", family).replace("KEY", key).replace("TITLE", title)))
     return list(files)
+
+
+def _sorted_imports(text: str) -> str:
+    """The library's own imports, where a name was filled in, in their order again."""
+    block = re.search(r"(^from backchannel\..*\n)+", text, re.MULTILINE)
+    return text if block is None else text.replace(block[0], "".join(sorted(block[0].splitlines(keepends=True))))
