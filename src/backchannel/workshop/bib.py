@@ -11,18 +11,7 @@ import re
 _HEAD = re.compile(r"@([a-z]+)\{\s*([a-z0-9_:-]+)\s*,")
 _NAME = re.compile(r"\s*([a-z]+)\s*=\s*")
 _ACCENTS = {"`": "\u0300", "'": "\u0301", "^": "\u0302", "~": "\u0303", '"': "\u0308", "v": "\u030c", "c": "\u0327"}
-_LETTERS = {
-    r"\o": "ø",
-    r"\O": "Ø",
-    r"\l": "ł",
-    r"\L": "Ł",
-    r"\ss": "ß",
-    r"\aa": "å",
-    r"\ae": "æ",
-    r"\i": "i",
-    r"\&": "&",
-    r"\%": "%",
-}
+_LETTERS = {r"\o": "ø", r"\O": "Ø", r"\l": "ł", r"\L": "Ł", r"\ss": "ß", r"\aa": "å", r"\ae": "æ", r"\i": "i"}
 
 
 def parse(text: str) -> dict[str, dict[str, str]]:
