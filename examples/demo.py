@@ -26,9 +26,9 @@ def main() -> None:
         print(f"\n== backchannel learn {' '.join(arguments)} --out {out / name}", flush=True)
         command = [sys.executable, "-m", "backchannel.cli", "learn", *arguments, "--out", str(out / name)]
         subprocess.run(command, check=True)
-    print("\n== a learned policy decides: backchannel act --policy demo/open-bandit/thompson.policy", flush=True)
-    act = [sys.executable, "-m", "backchannel.cli", "act", "--policy", str(out / "open-bandit" / "thompson.policy")]
-    subprocess.run(act, input=b'{"id": "visitor-1"}\n{"id": "visitor-2"}\n', check=True)
+    print("\n== a learned policy decides: backchannel act --policy demo/digits/lin_ts.policy", flush=True)
+    act = [sys.executable, "-m", "backchannel.cli", "act", "--policy", str(out / "digits" / "lin_ts.policy")]
+    subprocess.run(act, input=b'{"id": "image-1"}\n{"id": "image-2"}\n', check=True)
     pages = [(out / name / "report.html").resolve() for name in LOGS]
     print("\npages: " + ", ".join(str(page) for page in pages))
     if sys.stdout.isatty() and shutil.which("xdg-open" if sys.platform.startswith("linux") else "open"):
