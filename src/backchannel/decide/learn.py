@@ -16,30 +16,25 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import backchannel
-from backchannel.base import Learner, State
-from backchannel.card import Method
 from backchannel.decide import policies, summary
+from backchannel.decide.against import against as judged
+from backchannel.decide.candidate import Candidate
 from backchannel.decide.features import Block, encode
-from backchannel.decide.fold import DRAWS, Passes
 from backchannel.decide.model import Model, Normal, predict_chosen, solve
 from backchannel.decide.policyfile import Policy
-from backchannel.decide.result import Against, Learned, LogFacts, Told
+from backchannel.decide.result import Learned, LogFacts
 from backchannel.decide.scan import Scan
 from backchannel.decide.streams import stream
 from backchannel.decide.told import Channel
+from backchannel.decide.watch import watch
 from backchannel.engine import bind
 from backchannel.ledger.estimators import Evaluated
 from backchannel.ledger.log import Batch, Log
-from backchannel.loop import copy_state
 
-CURVE_ROWS = 100_000  # the learning curves use at most so many rows, from the start of the log
-MOST_WORK = 20_000_000_000  # rows x draws x numbers in a State: beyond it, fewer draws of policies without closed form
-FEWEST_DRAWS = 10
 LEAST_ROWS = 20  # with feedback: fewer cannot be halved and judged
 Progress = Callable[[str, float], None]
 
@@ -48,45 +43,6 @@ _CALL = """
 def run(model, block, out):
     predict_chosen(model, block, out)
 """
-
-
-class Candidate:
-    """One policy on its way: three States, and a file with what the estimates need of every row."""
-
-    def __init__(self, method: Method, given: dict[str, Any], folder: Path):
-        self.method, self.given = method, given
-        self.learner: Learner = policies.make(method, given)
-        if "answered" in self.learner.state._fields:
-            raise ValueError(
-                f"{method.key} learns only from decisions of its own: it can be played or served, not learned"
-            )
-        self.passes = Passes(self.learner, method.card.context)
-        self.halves: list[State] = [copy_state(self.learner.state) for _ in range(2)]
-        self.whole: State = copy_state(self.learner.state)
-        self.shares = np.zeros(0)
-        self.truth = 0.0
-        self.path = folder / f"{method.key}.rows"
-        self.common: dict[int, np.ndarray] = {}
-
-    def weigh(
-        self, f: int, block: Block, use: np.ndarray, model: Model, rng: Any, shares: np.ndarray, rows: int
-    ) -> np.ndarray:
-        """Half f's policy on a batch's rows, of `rows` in all: see `Passes.weigh`."""
-        state = self.halves[f]
-        if f not in self.common:
-            self.common[f] = self.passes.common(state, block, rng)
-        size = sum(value.size for value in state)
-        draws = int(np.clip(MOST_WORK // (rows * size), FEWEST_DRAWS, DRAWS))
-        return self.passes.weigh(state, block, use, model, rng, shares, draws, self.common[f])
-
-    def append(self, table: np.ndarray) -> None:
-        """Keep (pi(logged), sum pi q, matched) of a batch's rows."""
-        with open(self.path, "ab") as file:
-            file.write(np.ascontiguousarray(table).tobytes())
-
-    def rows(self) -> np.ndarray:
-        """float64[3, rows]: all that was appended."""
-        return np.ascontiguousarray(np.fromfile(self.path).reshape(-1, 3).T)
 
 
 def learn(
@@ -136,7 +92,7 @@ def learn(
             known = candidate.truth / scan.with_feedback if hasattr(log, "right") else None  # the right one earns 1
             shares = (candidate.shares / max(candidate.shares.sum(), 1e-300)).tolist()
             results.append(summary.policy_result(candidate.method, evaluated, scan, shares, known, seed))
-    curves, told = _watch(log, scan, candidates, channel, seed, say)
+    curves, told = watch(log, scan, candidates, channel, seed, say)
     for result in results:
         result.curve = curves.get(result.key)
     learned = Learned(
@@ -145,7 +101,7 @@ def learn(
         estimator=summary.ESTIMATOR,
         policies=summary.ranked(results),
         warnings=[*scan.warnings(), *summary.warnings(results, scan)],
-        against=[_against(log, scan, against, seed)] if against is not None else [],
+        against=[judged(log, scan, against, seed)] if against is not None else [],
         told=told,
         calibration=summary.calibrated(rows[0], rows[2]),
         seconds=time.perf_counter() - start,
@@ -229,51 +185,6 @@ def _right(log: Log, batch: Batch, block: Block) -> Block | None:
     return block._replace(action=log.right(batch))
 
 
-def _watch(
-    log: Log, scan: Scan, candidates: list[Candidate], channel: Channel, seed: int, say: Progress
-) -> tuple[dict[str, Any], list[Told]]:
-    """Pass 4: learning as it goes, on the first rows."""
-    batch = next(iter(log.batches(CURVE_ROWS)))
-    block, n = encode(scan.encoder, batch), batch.reward.size
-    there = np.isfinite(batch.reward)
-    reward = np.where(there, batch.reward, scan.low)
-    propensity = scan.propensity(batch)
-    span = float(batch.time[-1] - batch.time[0])
-    compared = [
-        Channel(),
-        *([Channel(delay=span / 10)] if span > 0 else []),
-        Channel(drop=0.5),
-        Channel(budget=max(n // 10, 1)),
-        Channel(flip=0.1),
-    ]
-    if not channel.clear:
-        compared.insert(1, channel)
-    curves, told = {}, []
-    for i, candidate in enumerate(candidates):
-        say("comparing channels", i / len(candidates))
-        for number, each in enumerate(compared):
-            rows = scan.rows if each is channel else n  # a budget is spent evenly over the whole log
-            comes, lies = each.told(rows)[:n] & there, each.false(rows)[:n]
-            loss = (scan.high - np.where(lies, scan.low + scan.high - reward, reward)) / (scan.high - scan.low)
-            arrival = (
-                np.searchsorted(batch.time, batch.time + each.delay, side="right") - 1 if each.delay else np.arange(n)
-            )
-            arrival = np.where(
-                comes & (batch.time + each.delay <= batch.time[-1]), np.maximum(arrival, np.arange(n)), n
-            )
-            state = copy_state(candidate.learner.state)
-            rng = stream(seed, "watch")
-            probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
-            weight = np.where(there, probability / propensity, 0.0)
-            label = each.words(log.has_time)
-            curve = summary.curve(label, weight, reward)
-            if number == (0 if channel.clear else 1):
-                curves[candidate.method.key] = curve
-            value = summary.last(curve)
-            told.append(Told(label, candidate.method.key, int((arrival < n).sum()), value))
-    return curves, told
-
-
 def _facts(log: Log, scan: Scan, reward: np.ndarray, seed: int) -> LogFacts:
     return LogFacts(
         name=log.name,
@@ -291,27 +202,3 @@ def _facts(log: Log, scan: Scan, reward: np.ndarray, seed: int) -> LogFacts:
         propensities=scan.propensities,
         notes=list(log.notes),
     )
-
-
-def _against(log: Log, scan: Scan, other: Log, seed: int) -> Against:
-    """The other log's policy, as that log shows it: how often it took each option at each position."""
-    if other.actions != log.actions:
-        raise ValueError(
-            f"{other.name} and {log.name} do not have the same options: neither can estimate the other's policy"
-        )
-    counts: dict[int, np.ndarray] = {}
-    rewards = []
-    for batch in other.batches():
-        rewards.append(batch.reward[np.isfinite(batch.reward)])
-        for position in np.unique(batch.position).tolist():
-            here = np.bincount(batch.action[batch.position == position], minlength=len(log.actions))
-            counts[position] = counts.get(position, 0) + here
-    chance = {position: count / count.sum() for position, count in counts.items()}
-    weights, seen = [], []
-    for batch in log.batches():
-        told = np.isfinite(batch.reward)
-        p = np.array([chance[k][a] if k in chance else 0.0 for k, a in zip(batch.position, batch.action, strict=True)])
-        weights.append((p / scan.propensity(batch))[told])
-        seen.append(batch.reward[told])
-    weight, reward = np.concatenate(weights), np.concatenate(seen)
-    return summary.against(other.name, weight, reward, np.concatenate(rewards), seed)

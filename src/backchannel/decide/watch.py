@@ -1,0 +1,65 @@
+"""Learning as it goes: policies on the first rows of a log, with the feedback at once, late, lost, bought or false."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from backchannel.decide import summary
+from backchannel.decide.candidate import Candidate
+from backchannel.decide.features import encode
+from backchannel.decide.result import Told
+from backchannel.decide.scan import Scan
+from backchannel.decide.streams import stream
+from backchannel.decide.told import Channel
+from backchannel.ledger.log import Log
+from backchannel.loop import copy_state
+
+CURVE_ROWS = 100_000  # the learning curves use at most so many rows, from the start of the log
+
+
+def watch(
+    log: Log, scan: Scan, candidates: list[Candidate], channel: Channel, seed: int, say: Callable[[str, float], None]
+) -> tuple[dict[str, Any], list[Told]]:
+    """Each policy's learning curve, by key, and what each channel costs each policy."""
+    batch = next(iter(log.batches(CURVE_ROWS)))
+    block, n = encode(scan.encoder, batch), batch.reward.size
+    there = np.isfinite(batch.reward)
+    reward = np.where(there, batch.reward, scan.low)
+    propensity = scan.propensity(batch)
+    span = float(batch.time[-1] - batch.time[0])
+    compared = [
+        Channel(),
+        *([Channel(delay=span / 10)] if span > 0 else []),
+        Channel(drop=0.5),
+        Channel(budget=max(n // 10, 1)),
+        Channel(flip=0.1),
+    ]
+    if not channel.clear:
+        compared.insert(1, channel)
+    curves, told = {}, []
+    for i, candidate in enumerate(candidates):
+        say("comparing channels", i / len(candidates))
+        for number, each in enumerate(compared):
+            rows = scan.rows if each is channel else n  # a budget is spent evenly over the whole log
+            comes, lies = each.told(rows)[:n] & there, each.false(rows)[:n]
+            loss = (scan.high - np.where(lies, scan.low + scan.high - reward, reward)) / (scan.high - scan.low)
+            arrival = (
+                np.searchsorted(batch.time, batch.time + each.delay, side="right") - 1 if each.delay else np.arange(n)
+            )
+            arrival = np.where(
+                comes & (batch.time + each.delay <= batch.time[-1]), np.maximum(arrival, np.arange(n)), n
+            )
+            state = copy_state(candidate.learner.state)
+            rng = stream(seed, "watch")
+            probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
+            weight = np.where(there, probability / propensity, 0.0)
+            label = each.words(log.has_time)
+            curve = summary.curve(label, weight, reward)
+            if number == (0 if channel.clear else 1):
+                curves[candidate.method.key] = curve
+            value = summary.last(curve)
+            told.append(Told(label, candidate.method.key, int((arrival < n).sum()), value))
+    return curves, told
