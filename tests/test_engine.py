@@ -4,13 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-import textwrap
+import types
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from backchannel.engine import bind, cache_folder, compiled
+from backchannel.engine import _own_folder, bind, cache_folder, compiled
 
 TEMPLATE = '''
 @compiled
@@ -150,53 +151,192 @@ def test_the_cache_lies_where_it_is_told(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "xdg" / "backchannel"
 
 
-def test_where_no_folder_can_be_made_the_process_has_its_own(tmp_path, monkeypatch):
+def test_the_kind_of_the_arrays_counts(written):
+    whole = State(np.array([4]))
+    assert bound(written(), whole) is not bound(written())
+    assert bound(written(), whole) is bound(written(), State(np.array([5, 6])))
+    assert bound(written(), whole).run(whole) == 7.0
+
+
+def test_the_module_of_a_function_counts(written, monkeypatch):
+    here = written()
+    moved = types.FunctionType(here.py_func.__code__, here.py_func.__globals__, "function")
+    assert bound(compiled(moved)) is bound(here)
+    moved.__module__ = "elsewhere"
+    monkeypatch.setitem(sys.modules, "elsewhere", types.ModuleType("elsewhere"))
+    assert bound(compiled(moved)) is not bound(here)
+
+
+def test_threads_that_bind_at_once_get_one_module(written):
+    function = written("SCALE = 3.0", "SCALE = 5.0")
+    with ThreadPoolExecutor(8) as pool:
+        modules = list(pool.map(lambda _: bound(function), range(32)))
+    assert len({id(module) for module in modules}) == 1
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No cache folder can be made; temporary folders are made in the one that is returned."""
     (tmp_path / "file").write_text("in the way")
+    place = tmp_path / "temporary"
+    place.mkdir()
     monkeypatch.setenv("BACKCHANNEL_CACHE", str(tmp_path / "file" / "folder"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(place))
     monkeypatch.setattr("tempfile.tempdir", None)
+    _own_folder.cache_clear()
+    yield place
+    _own_folder.cache_clear()
+
+
+def test_where_no_folder_can_be_made_the_process_has_one_of_its_own(nowhere, written):
     folder = cache_folder()
-    assert folder.parent == tmp_path
+    assert folder.parent == nowhere
     assert os.access(folder, os.W_OK)
+    bound(written("SCALE = 3.0", "SCALE = 6.0"))
+    bound(written("SCALE = 3.0", "SCALE = 7.0"))
+    assert cache_folder() == folder
+    assert list(nowhere.iterdir()) == [folder]
+    assert len(list(folder.glob("loop_*.py"))) == 2
 
 
-PLAY = textwrap.dedent(
-    """
-    from typing import NamedTuple
-    import numpy as np
-    from backchannel.engine import bind, compiled
+# ---- processes, one after the other and at once
 
-    class State(NamedTuple):
-        x: np.ndarray
+STATE_TEXT = """
+from typing import NamedTuple
+import numpy as np
 
-    @compiled
-    def function(state):
-        return 2.0 * state.x[0]
+class State(NamedTuple):
+    x: np.ndarray
+"""
 
-    print(bind(TEMPLATE, {"function": function}, (State(np.ones(1)),)).run(State(np.array([21.0]))))
-    """
-).replace("TEMPLATE", repr(TEMPLATE))
+HELPER = """
+from backchannel.engine import compiled
+
+@compiled
+def helper(x):
+    if x < 0:
+        raise ValueError("negative")  # what can raise is read back with its module
+    return 2.0 * x
+"""
+
+LEARNER = """
+from backchannel.engine import bind, compiled
+
+@compiled
+def function(state):
+    return helper(state.x[0])
+
+print(bind(TEMPLATE, {"function": function}, (State(np.ones(1)),)).run(State(np.array([21.0]))))
+""".replace("TEMPLATE", repr(TEMPLATE))
+
+LOOSE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("loose", "all.py")
+module = importlib.util.module_from_spec(spec)
+if len(sys.argv) > 1:
+    sys.modules["loose"] = module
+spec.loader.exec_module(module)
+"""
+
+FROM = "import numpy as np\nfrom states import State\n"
 
 
-def start(cache):
-    command = [sys.executable, "-c", PLAY]
-    environment = {**os.environ, "BACKCHANNEL_CACHE": str(cache)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(tmp_path):
+    """`start(*arguments)`: a Python process in a folder with files of a learner; the cache is `kept/` beside them."""
+    files = {
+        "states": STATE_TEXT,
+        "helpers": HELPER,
+        "all": STATE_TEXT + HELPER + LEARNER,
+        "moved": HELPER,
+        "first": FROM + "from helpers import helper\n" + LEARNER,
+        "second": FROM + "from moved import helper\n" + LEARNER,
+        "half": FROM + HELPER + LEARNER,
+        "load": LOOSE,
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def process(*arguments, cache=tmp_path / "kept"):
+        environment = {**os.environ, "BACKCHANNEL_CACHE": str(cache), "TMPDIR": str(tmp_path)}
+        command = [sys.executable, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+
+    return process
 
 
-def test_processes_that_compile_at_once_do_not_disturb_one_another(tmp_path):
-    for process in [start(tmp_path) for _ in range(3)]:
-        said, complaints = process.communicate(timeout=120)
-        assert process.returncode == 0, complaints
-        assert said == "42.0\n"
-    assert len(list(tmp_path.glob("loop_*.py"))) == 1
-    assert list(tmp_path.glob("*.tmp")) == []
-    assert list(tmp_path.rglob("*.nbi"))  # the machine code was kept
-
-
-def test_a_process_without_a_cache_works(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    process = start(tmp_path / "file" / "folder")
+def answers(process):
     said, complaints = process.communicate(timeout=120)
     assert process.returncode == 0, complaints
     assert said == "42.0\n"
+
+
+def machine_code(folder):
+    return sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*.nb[ic]"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["all.py"],
+        ["-c", "import runpy; runpy.run_path('all.py', run_name='__main__')"],
+        ["-c", "exec(open('half.py').read(), {'__name__': 'never_imported'})"],
+    ],
+    ids=["script", "runpy", "exec"],
+)
+def test_what_no_other_process_can_find_is_compiled_again_and_keeps_nothing(start, tmp_path, arguments):
+    for _ in range(2):
+        answers(start(*arguments))
+        assert machine_code(tmp_path / "kept") == []
+
+
+def test_a_learner_in_a_module_is_compiled_once(start, tmp_path):
+    answers(start("first.py"))
+    once = machine_code(tmp_path / "kept")
+    answers(start("first.py"))
+    assert machine_code(tmp_path / "kept") == once != []
+
+
+def test_a_module_that_can_no_longer_be_found_by_its_name(start):
+    answers(start("load.py", "registered"))
+    answers(start("load.py"))
+
+
+def test_a_helper_that_moved_to_another_module(start, tmp_path):
+    answers(start("first.py"))
+    (tmp_path / "helpers.py").unlink()
+    answers(start("second.py"))
+
+
+@pytest.mark.parametrize("script", ["first.py", "all.py"], ids=["module", "script"])
+def test_processes_that_compile_at_once_do_not_disturb_one_another(start, tmp_path, script):
+    for process in [start(script) for _ in range(3)]:
+        answers(process)
+    assert len(list((tmp_path / "kept").glob("loop_*.py"))) == 1
+    assert list(tmp_path.rglob("*.tmp*")) == []
+    assert bool(machine_code(tmp_path / "kept")) == (script == "first.py")  # the machine code was kept
+    answers(start(script))
+
+
+def test_a_process_without_a_cache_works_and_cleans_up(start, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    answers(start("first.py", cache=tmp_path / "file" / "folder"))
+    assert list(tmp_path.glob("backchannel-*")) == []
+
+
+def test_a_fork_leaves_its_parents_folder_alone(start, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    program = """
+import os, sys
+from backchannel.engine import cache_folder
+mine = cache_folder()
+if os.fork() == 0:
+    assert cache_folder() != mine
+    sys.exit(0)
+assert os.wait()[1] == 0
+assert mine.exists()
+print(42.0)
+"""
+    answers(start("-c", program, cache=tmp_path / "file" / "folder"))
+    assert list(tmp_path.glob("backchannel-*")) == []
