@@ -11,7 +11,7 @@ import pytest
 
 import backchannel
 from backchannel.workshop.skeleton import write_skeleton
-from backchannel.workshop.status import status
+from backchannel.workshop.status import status, written_tests
 
 PACKAGE = Path(backchannel.__file__).resolve().parent
 BATTERY = """
@@ -67,12 +67,23 @@ def test_its_claim_runs(copy):
     assert float(done.stdout) > 0
 
 
-def test_its_proofs_have_the_names_that_status_looks_for_and_fail_until_written(copy):
-    assert status(copy, copy / "none", "online", "my_method") == "checked"
+def test_its_proofs_fail_until_they_are_written_and_it_is_a_sketch_so_long(copy):
     tests = copy / "online" / "tests" / "test_my_method.py"
+    assert status(copy, copy / "none", "online", "my_method") == "sketch"
+    assert written_tests(tests) == []
     done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(copy), str(tests))
     assert "4 failed" in done.stdout, done.stdout
     assert "passed" not in done.stdout
+
+
+def test_its_proofs_have_the_names_that_status_looks_for(copy, tmp_path):
+    skeleton = (copy / "online" / "tests" / "test_my_method.py").read_text()
+    tests = tmp_path / "online" / "tests" / "test_my_method.py"
+    tests.parent.mkdir(parents=True)
+    written, count = re.subn(r"pytest\.fail\(.*\)", "assert value() == 1", skeleton)
+    tests.write_text(written)
+    assert count == 4
+    assert status(tmp_path, tmp_path / "none", "online", "my_method") == "checked"
 
 
 def test_it_is_linted_as_the_library_is(copy):

@@ -1,11 +1,11 @@
-"""Status is computed: from the names of tests, and from evidence that is of this very code."""
+"""Status is computed: from tests that are written, and from evidence that is of this very code."""
 
 import json
 import textwrap
 
 import pytest
 
-from backchannel.workshop.status import PROOFS, code_hash, method_file, status
+from backchannel.workshop.status import PROOFS, code_hash, method_file, status, written_tests
 
 METHOD = '''
 """Name: what it does."""
@@ -39,7 +39,7 @@ def house(tmp_path):
 
 
 def prove(package, names):
-    text = "\n".join(f"def {name}():\n    assert True\n" for name in names)
+    text = "\n".join(f"def {name}():\n    assert value() == 1\n" for name in names)
     (package / "online" / "tests" / "test_name.py").write_text(text)
 
 
@@ -71,6 +71,73 @@ def test_with_them_it_is_checked(house):
 def test_words_in_a_test_file_are_no_proofs(house):
     (house[0] / "online" / "tests" / "test_name.py").write_text("# " + " ".join(WHOLE) + f"\nx = {WHOLE!r}\n")
     assert status(*house, "online", "name") == "sketch"
+
+
+def written(tmp_path, text):
+    path = tmp_path / "test_file.py"
+    path.write_text("import pytest\n\n" + textwrap.dedent(text))
+    return written_tests(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "pass",
+        "...",
+        '"""Words."""',
+        "raise NotImplementedError",
+        'pytest.fail("to be written")',
+        'pytest.skip("to be written")\n    assert value() == 1',
+        "return\n    assert value() == 1",
+        "assert True",
+        'assert "to be written"',
+        "value()",
+    ],
+)
+def test_what_checks_nothing_is_not_written(tmp_path, body):
+    assert written(tmp_path, f"def test_step_one():\n    {body}\n") == []
+
+
+@pytest.mark.parametrize("mark", ["pytest.mark.skip", 'pytest.mark.skip("later")', "pytest.mark.xfail(strict=True)"])
+def test_what_need_not_pass_is_not_written(tmp_path, mark):
+    assert written(tmp_path, f"@{mark}\ndef test_step_one():\n    assert value() == 1\n") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert value() == 1",
+        "for x in range(3):\n        assert value(x) == x",
+        "with pytest.raises(ValueError):\n        value()",
+        "np.testing.assert_allclose(value(), 1)",
+        "if value() > 2:\n        pytest.fail('too large')\n    assert value() > 0",
+    ],
+)
+def test_what_checks_something_is_written(tmp_path, body):
+    assert written(tmp_path, f"def test_step_one():\n    {body}\n") == ["test_step_one"]
+
+
+def test_only_what_pytest_collects_is_counted(tmp_path):
+    text = """
+        class TestName:
+            def test_step_one(self):
+                assert value() == 1
+
+        class Other:
+            def test_known_one(self):
+                assert value() == 1
+
+        async def test_limit_one():
+            assert value() == 1
+
+        @pytest.mark.skipif(OLD, reason="not there yet")
+        @pytest.mark.parametrize("x", [1, 2])
+        def test_contrast_one(x):
+            def test_step_two():
+                assert value() == 1
+            assert value() == x
+    """
+    assert sorted(written(tmp_path, text)) == ["test_contrast_one", "test_step_one"]
 
 
 @pytest.mark.parametrize(
