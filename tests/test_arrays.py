@@ -3,6 +3,8 @@
 import io
 import pickle
 import resource
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -39,6 +41,16 @@ def written(tmp_path):
     path = tmp_path / "file.npz"
     write_arrays(path, {"state.x": np.arange(8.0), "state.n": np.array([3])}, {"round": 7})
     return path
+
+
+def test_what_is_read_can_be_changed_and_keeps_its_order(tmp_path):
+    path = tmp_path / "file.npz"
+    write_arrays(path, {"x": np.arange(6.0).reshape(2, 3), "y": np.asfortranarray(np.arange(6.0).reshape(2, 3))}, {})
+    arrays, _ = read_arrays(path)
+    np.testing.assert_array_equal(arrays["x"], arrays["y"])
+    arrays["x"][0, 0] = arrays["y"][0, 0] = 7.0
+    assert arrays["x"].flags.c_contiguous
+    assert arrays["y"].flags.f_contiguous
 
 
 def test_a_file_cut_off_anywhere_is_refused(written):
@@ -79,6 +91,110 @@ def test_another_file_is_refused(tmp_path):
     np.savez(path.with_suffix(".npz"), x=np.arange(3))  # arrays, but no facts
     with pytest.raises(ValueError, match="is not a file that backchannel wrote"):
         read_arrays(path.with_suffix(".npz"))
+
+
+def test_what_is_no_file_of_ours_is_told_without_numpys_advice(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("a shopping list\n" * 20)
+    with pytest.raises(ValueError, match=r"notes\.txt is not a file that backchannel wrote") as refused:
+        read_arrays(path)
+    assert "pickle" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def entry(shape, dtype="<f8", data=b"", version=b"\x01\x00"):
+    """An entry as numpy would write it, of whatever it claims to hold."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + data
+
+
+def bombed(path, **entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        for name, data in {"about": entry("(2,)", "|u1", b"{}"), **entries}.items():
+            file.writestr(f"{name}.npy", data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (entry("(1000000000000,)"), "'x' is not as long as it says"),
+        (entry("(99999999999999999, 99999999999999999)"), "'x' is not as long as it says"),
+        (entry("(2,)", data=bytes(8)), "'x' is not as long as it says"),
+        (entry("(1,)", data=bytes(16)), "'x' is not as long as it says"),
+        (entry("(-1,)", data=bytes(8)), "'x' holds no plain array"),
+        (entry("(1,)", "<f7", bytes(7)), "'x' is of an unknown type"),
+        (entry("(1,)", "|O8", bytes(8)), "'x' holds no plain array"),
+        (entry("(1,)", "<f8", bytes(8), b"\x03\x00"), "'x' holds no plain array"),
+        (entry("(__import__('os').getpid(),)", data=bytes(8)), "'x' holds no plain array"),
+        (b"", "'x' holds no plain array"),
+    ],
+)
+def test_an_entry_that_claims_what_it_does_not_hold_takes_no_memory(tmp_path, data, words):
+    path = tmp_path / "file.npz"
+    bombed(path, x=data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=words):
+            read_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_entry_as_numpy_writes_it_is_read(tmp_path):
+    path = tmp_path / "file.npz"
+    bombed(path, x=entry("(1,)", data=np.array([2.5]).tobytes()))
+    assert read_arrays(path)[0]["x"] == [2.5]
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "file.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr("about.npy", entry("(30000000,)", "|u1", bytes(30_000_000)))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="claim to be larger than the file"):
+            read_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_was_not_written_so_is_refused(tmp_path):
+    path = tmp_path / "file.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:  # compressed, but no bomb
+        file.writestr("about.npy", entry("(2,)", "|u1", b"{}"))
+        file.writestr("pad.npy", np.random.default_rng(0).bytes(500))
+    with pytest.raises(ValueError, match=r"the entry 'about\.npy' is not one that is written"):
+        read_arrays(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("about.npy", entry("(2,)", "|u1", b"{}"))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("about.npy", entry("(2,)", "|u1", b"{}"))
+    with pytest.raises(ValueError, match=r"the entry 'about\.npy' is not one that is written"):
+        read_arrays(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", b"hello")
+    with pytest.raises(ValueError, match=r"the entry 'readme\.txt' is not one that is written"):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1]", b"{", b'{"x": NaN}', b'{"x": -Infinity}', b"[" * 100_000, b"\xff", b"9" * 5000]
+)
+def test_facts_that_are_no_json_object_are_refused(tmp_path, text):
+    path = tmp_path / "file.npz"
+    np.savez(path, about=np.frombuffer(text, np.uint8))
+    with pytest.raises(ValueError, match=r"file\.npz is not a file that backchannel wrote") as refused:
+        read_arrays(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_nan_is_no_fact(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_arrays(tmp_path / "file.npz", {}, {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
 
 
 class Trap:

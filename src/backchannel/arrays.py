@@ -7,16 +7,25 @@ renamed, so that a reader sees the old file or the new one, never half of one.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-_DAMAGE = (zipfile.BadZipFile, AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""What zipfile and NumPy raise for one changed byte or another."""
+_DAMAGE = (zipfile.BadZipFile, EOFError, OSError, OverflowError, RecursionError, RuntimeError, ValueError, struct.error)
+"""What zipfile and json raise for one changed byte or another."""
+
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<>|][biuf]\d\d?)', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
+    re.DOTALL,
+)
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
@@ -25,7 +34,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as file:
-            text = np.frombuffer(json.dumps(dict(about)).encode(), np.uint8)
+            text = np.frombuffer(json.dumps(dict(about), allow_nan=False).encode(), np.uint8)
             np.savez(file, allow_pickle=False, about=text, **arrays)
             file.flush()
             os.fsync(file.fileno())
@@ -35,11 +44,53 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray],
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the facts that `write_arrays` wrote; ValueError in one sentence if it is no such file."""
+    """The arrays and the facts that `write_arrays` wrote.
+
+    Never takes more memory than a small multiple of the file's size, whatever sizes the file claims.
+
+    Raises:
+        ValueError: in one sentence, if it is no such file or a damaged one.
+    """
     with open(path, "rb") as raw:
         try:
-            with np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return arrays, json.loads(arrays.pop("about").tobytes())
+            with zipfile.ZipFile(raw) as file:
+                members = file.infolist()
+                if sum(member.file_size for member in members) > os.fstat(raw.fileno()).st_size:
+                    raise ValueError("its entries claim to be larger than the file")
+                arrays: dict[str, np.ndarray] = {}
+                for member in members:
+                    name = member.filename.removesuffix(".npy")
+                    if name == member.filename or name in arrays or member.compress_type != zipfile.ZIP_STORED:
+                        raise ValueError(f"the entry {member.filename!r} is not one that is written")
+                    arrays[name] = _array(name, file.read(member))
+            if "about" not in arrays:
+                raise ValueError("it has no entry 'about'")
+            about = json.loads(arrays.pop("about").tobytes(), parse_constant=_no_number)
+            if not isinstance(about, dict):
+                raise ValueError("its entry 'about' is no JSON object")
+            return arrays, about
         except _DAMAGE as error:
-            raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({error})") from None
+            said = " ".join(str(error).split())
+            raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({said})") from None
+
+
+def _array(name: str, data: bytes) -> np.ndarray:
+    """NumPy's format, as `np.save` writes it and no looser: nothing is evaluated; what is not there takes no room."""
+    header = _HEADER.match(data)
+    if header is None:
+        raise ValueError(f"the entry {name!r} holds no plain array")
+    kind, fortran, sizes = (group.decode() for group in header.groups())
+    try:
+        dtype = np.dtype(kind)
+    except TypeError:
+        raise ValueError(f"the entry {name!r} is of an unknown type {kind}") from None
+    shape = tuple(int(size) for size in sizes.split(",") if size.strip())
+    start = 10 + int.from_bytes(data[8:10], "little")
+    if start != header.end() or math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"the entry {name!r} is not as long as it says")
+    order: Literal["F", "C"] = "F" if fortran == "True" else "C"
+    return np.array(np.frombuffer(data, dtype, offset=start).reshape(shape, order=order))
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
