@@ -31,8 +31,7 @@ def find(
     if as_json:
         print_json({"methods": found})
     elif not found:
-        kinds = sorted({kind for entry in index() for kind in entry["feedback"]})
-        raise ValueError(f"no method fits; feedback may be one of: {', '.join(kinds)}")
+        raise ValueError(_nothing_fits(index(), words or [], feedback, family))
     else:
         columns = ["key", "feedback", "what it does", "status"]
         rows = [[entry["key"], entry["feedback"], entry["summary"], entry["status"]] for entry in found]
@@ -59,7 +58,9 @@ def show(key: str, as_json: AsJson = False) -> None:
 def claim(
     key: Annotated[str | None, typer.Argument(help="A method; none with --family.")] = None,
     family: Annotated[str | None, typer.Option(help="All claims of a family, or 'all'.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Give it more than once for more seeds. Default 0.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Give it more than once for more seeds. Default 0.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="The long version: more seeds, longer horizons.")] = False,
     out: Annotated[Path, typer.Option(help="Where the evidence goes: NAME.json and NAME.png.")] = Path("claims"),
     as_json: AsJson = False,
@@ -130,3 +131,18 @@ def _fits(entry: dict[str, Any], words: list[str], feedback: str | None, family:
         and feedback in (None, *entry["feedback"])
         and family in (None, entry["family"])
     )
+
+
+def _nothing_fits(entries: list[dict[str, Any]], words: list[str], feedback: str | None, family: str | None) -> str:
+    """Which of what was asked for nobody has, with what there is instead."""
+    kinds = sorted({kind for entry in entries for kind in entry["feedback"]})
+    if feedback not in (None, *kinds):
+        return f"no method has the feedback {feedback!r}; one of {', '.join(kinds)}"
+    families = sorted({entry["family"] for entry in entries})
+    if family not in (None, *families):
+        return f"no method is in the family {family!r}; one of {', '.join(families)}"
+    topics = sorted({topic for entry in entries for topic in entry["topics"]})
+    for word in words:
+        if not any(_fits(entry, [word], None, None) for entry in entries):
+            return f"no method has the word {word!r}; the topics are {', '.join(topics)}"
+    return "no method fits all of it; ask for less"

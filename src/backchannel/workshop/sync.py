@@ -18,6 +18,7 @@ from backchannel.workshop.status import status
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parents[1]
+GLOSSARY = ROOT / "docs" / "glossary.md"
 WORDS = {
     "online": "Deciding in rounds",
     "games": "Games and equilibria",
@@ -108,11 +109,30 @@ def feedback_table(cards: list[dict[str, Any]]) -> str:
     return "\n".join(out) + "\n"
 
 
-def strangers(cards: list[dict[str, Any]]) -> list[str]:
-    """Sentences about cards whose neighbour does not exist, or whose key stands twice."""
+def vocabulary(glossary: str) -> list[str]:
+    """The topics that the glossary lists, in its order."""
+    table = glossary.partition("\n## Topics\n")[2]
+    return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:]
+
+
+def strangers(cards: list[dict[str, Any]], topics: list[str]) -> list[str]:
+    """Sentences about cards with a word or a neighbour that does not exist, or whose key stands twice."""
+    kinds = sorted({kind for kind, _ in HAVE})
     keys = [card["key"] for card in cards]
     missing = [card for card in cards if card["neighbour"] not in [*keys, ""]]
     lost = [f"{card['key']} names the neighbour {card['neighbour']!r}: there is none" for card in missing]
+    lost += [
+        f"{card['key']} has the topic {topic!r}, which docs/glossary.md does not list"
+        for card in cards
+        for topic in card["topics"]
+        if topic not in topics
+    ]
+    lost += [
+        f"{card['key']} has the feedback {kind!r}; one of {', '.join(kinds)}"
+        for card in cards
+        for kind in card["feedback"]
+        if kind not in kinds
+    ]
     return lost + [f"the key {key} stands twice" for key in sorted({k for k in keys if keys.count(k) > 1})]
 
 
@@ -148,7 +168,7 @@ def main(check: bool) -> int:
         else:
             path.write_text(files()[path])
             print(f"wrote {path.relative_to(ROOT)}")
-    wrong = strangers(entries())
+    wrong = strangers(entries(), vocabulary(GLOSSARY.read_text()))
     print("\n".join(wrong), end="\n" if wrong else "")
     return 1 if wrong or (check and stale) else 0
 

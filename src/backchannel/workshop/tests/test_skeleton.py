@@ -1,5 +1,6 @@
 """The recipe does not rot: what `new` writes lints, and passes the battery before its first line is changed."""
 
+import ast
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import backchannel
 from backchannel.workshop.skeleton import write_skeleton
 from backchannel.workshop.status import status, written_tests
+from backchannel.workshop.sync import GLOSSARY, HAVE, vocabulary
 
 PACKAGE = Path(backchannel.__file__).resolve().parent
 BATTERY = """
@@ -45,6 +47,15 @@ def test_three_files_are_written(copy):
     for name in ("my_method.py", "tests/test_my_method.py", "claims/my_method.py"):
         text = (copy / "online" / name).read_text()
         assert not re.search(r"\b(FAMILY|KEY|TITLE)\b", text), f"{name} has a word that was not filled in"
+
+
+def test_its_card_uses_the_words_of_the_glossary(copy):
+    if not GLOSSARY.exists():
+        pytest.skip("the glossary is in the checkout")
+    text = (copy / "online" / "my_method.py").read_text()
+    words = {name: ast.literal_eval(re.search(rf"    {name}=(.*),\n", text)[1]) for name in ("topics", "feedback")}
+    assert set(words["topics"]) <= set(vocabulary(GLOSSARY.read_text()))
+    assert set(words["feedback"]) <= {kind for kind, _ in HAVE}
 
 
 def test_the_battery_passes_on_the_fresh_skeleton(copy):

@@ -1,10 +1,22 @@
 """What is generated stays between its markers and leads from the feedback to the methods."""
 
+from difflib import SequenceMatcher
+from itertools import combinations
+
 import pytest
 
 from backchannel.workshop import sync
 
-CARD = {"status": "checked", "context": "none", "family": "online", "summary": "It decides.", "feedback": ("bandit",)}
+CARD = {"status": "checked", "context": "none", "family": "online", "summary": "It decides."}
+CARD |= {"feedback": ("bandit",), "topics": ("greedy",)}
+
+
+@pytest.fixture
+def topics():
+    """What the glossary lists, where there is a checkout."""
+    if not sync.GLOSSARY.exists():
+        pytest.skip("the glossary is in the checkout")
+    return sync.vocabulary(sync.GLOSSARY.read_text())
 
 
 def card(key, strength="default", **rest):
@@ -60,14 +72,42 @@ def test_every_method_stands_in_the_table_once():
 
 def test_a_neighbour_that_is_not_there_and_a_key_that_stands_twice_are_told():
     cards = [card("one", neighbour="two"), card("two", neighbour="three"), card("two")]
-    assert sync.strangers(cards) == [
+    assert sync.strangers(cards, ["greedy"]) == [
         "two names the neighbour 'three': there is none",
         "the key two stands twice",
     ]
 
 
-def test_every_neighbour_is_there():
-    assert sync.strangers(sync.entries()) == []
+def test_a_topic_or_a_feedback_of_ones_own_is_told():
+    cards = [card("one", topics=("greedy", "greed")), card("two", feedback=("bandit", "telepathy"))]
+    assert sync.strangers(cards, ["greedy"]) == [
+        "one has the topic 'greed', which docs/glossary.md does not list",
+        "two has the feedback 'telepathy'; one of asked, bandit, comparison, correction, critique, full, gradient, "
+        "graph, one-sided, reward",
+    ]
+
+
+def test_the_vocabulary_is_the_last_table_of_the_glossary():
+    page = "# Glossary\n\n| no | topic |\n\n## Topics\n\nWords.\n\n"
+    assert sync.vocabulary(page + "| topic | meaning |\n|---|---|\n| a b | c |\n| d | e |\n") == ["a b", "d"]
+
+
+def test_every_neighbour_topic_and_feedback_is_there(topics):
+    assert topics
+    assert sync.strangers(sync.entries(), topics) == []
+
+
+def test_no_two_words_of_the_vocabulary_are_forms_of_one(topics):
+    # delay and delayed, preference and preference learning: whoever looks for one would miss the other's methods.
+    for words in (topics, sorted({kind for kind, _ in sync.HAVE})):
+        for one, other in combinations(words, 2):
+            assert not other.startswith(one), f"{one!r} and {other!r}"
+            assert SequenceMatcher(None, one, other).ratio() < 0.75, f"{one!r} and {other!r}"
+
+
+def test_what_has_a_context_says_so():
+    for each in sync.entries():
+        assert ("contextual" in each["topics"]) == (each["context"] != "none"), each["key"]
 
 
 def test_check_tells_a_stale_file_and_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,39 @@
+"""`find` finds by any form of a topic's first word, and says which of what was asked for nobody has."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from backchannel.card import index
+from backchannel.cli import app, methods  # noqa: F401  (registers its commands)
+
+
+def found(*arguments):
+    done = CliRunner().invoke(app, ["find", *arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    return [entry["key"] for entry in json.loads(done.output)["methods"]]
+
+
+def test_delay_and_delayed_find_the_same():
+    tagged = [entry["key"] for entry in index() if "delayed feedback" in entry["topics"]]
+    assert found("delay") == found("delayed") == found("delayed feedback") == tagged != []
+
+
+@pytest.mark.parametrize("topic", sorted({topic for entry in index() for topic in entry["topics"]}))
+def test_every_topic_finds_every_card_that_has_it(topic):
+    assert {entry["key"] for entry in index() if topic in entry["topics"]} <= set(found(topic))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--feedback", "telepathy"], "no method has the feedback 'telepathy'; one of asked, bandit"),
+        (["--family", "offline"], "no method is in the family 'offline'; one of distributed"),
+        (["delayed", "telepathy"], "no method has the word 'telepathy'; the topics are adversarial, agents"),
+        (["delayed", "--feedback", "graph"], "no method fits all of it; ask for less"),
+    ],
+)
+def test_what_finds_nothing_is_told_why(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        CliRunner().invoke(app, ["find", *arguments], catch_exceptions=False)
