@@ -44,7 +44,7 @@ bench: .venv/ready-test    ## time the library against its peers
 	$(BIN)/pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/online.py
 
-docs: .venv/ready-test     ## build the site into site/
+docs: .venv/ready          ## build the site into site/
 	$(BIN)/pip install --quiet -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 

@@ -1,7 +1,9 @@
-"""Pages that the site makes of the source: one for each method, one for each shared module. A hook of mkdocs.
+"""Pages that the site makes of the source: one for each method, one for each shared module. Hooks of mkdocs.
 
 A method's page is its chapter (the docstring, its equations as they stand), its card, what its claim measured with the
-figure, and the signatures of its public functions. Nothing of the library is imported: the cards come from index.json.
+figure, and the signatures of its public functions. No method is imported: the cards come from index.json.
+
+Pages written by hand link to the source, so that they can be read without the site; here those links lead to its pages.
 """
 
 from __future__ import annotations
@@ -44,6 +46,18 @@ def on_files(files: Files, config: Any) -> Files:
     listed = "\n".join(f"- [`{module}`]({module}.md): {first_line(module)}" for module in modules)
     files.append(File.generated(config, "reference/index.md", content=f"# Modules\n\n{listed}\n"))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A page written by hand, its links to the source leading to the pages made of it."""
+    return re.sub(r"\]\(((?:\.\./)*)\.\./src/backchannel/([\w/]+)\.py\)", _page_of, markdown)
+
+
+def _page_of(link: re.Match[str]) -> str:
+    up, place = link.groups()
+    if place.split("/")[0] in (*SHARED, *ROOMS):
+        return f"]({up}reference/backchannel.{place.replace('/', '.')}.md)"
+    return f"]({up}methods/{place}.md)"
 
 
 def method_page(entry: dict[str, Any], entries: list[dict[str, Any]], references: dict[str, dict[str, str]]) -> str:

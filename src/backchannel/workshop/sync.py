@@ -98,7 +98,7 @@ def feedback_table(cards: list[dict[str, Any]]) -> str:
     rows: dict[tuple[str, bool], dict[str, list[str]]] = {kind: {} for kind in HAVE}
     for card in cards:
         kind = (card["feedback"][0], card["context"] != "none")
-        link = f"[{card['name']}](methods/{card['family']}/{card['key']}.md)"
+        link = f"[{card['name']}](../src/backchannel/{card['family']}/{card['key']}.py)"
         rows.setdefault(kind, {}).setdefault(card["strength"], []).append(link)
     out = ["| you have | simple | default | strong |", "|---|---|---|---|"]
     for (feedback, context), found in rows.items():

@@ -53,7 +53,7 @@ def test_a_row_for_each_feedback_and_a_column_for_each_strength():
     rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines[2:]}
     assert len(rows) == 3
     plain, contextual = (f"| {sync.HAVE['bandit', context]} (`bandit`)" for context in (False, True))
-    link = "[{}](methods/online/{}.md)".format
+    link = "[{}](../src/backchannel/online/{}.py)".format
     assert rows[plain] == [
         link("One", "one"),
         link("Two", "two"),
@@ -67,7 +67,7 @@ def test_every_method_stands_in_the_table_once():
     cards = sync.entries()
     table = sync.feedback_table(cards)
     for each in cards:
-        assert table.count(f"(methods/{each['family']}/{each['key']}.md)") == 1
+        assert table.count(f"(../src/backchannel/{each['family']}/{each['key']}.py)") == 1
 
 
 def test_a_neighbour_that_is_not_there_and_a_key_that_stands_twice_are_told():
