@@ -24,7 +24,9 @@ from backchannel.decide import policies, summary
 from backchannel.decide.against import against as judged
 from backchannel.decide.candidate import Candidate
 from backchannel.decide.features import Block, encode
+from backchannel.decide.hindsight import best_fixed
 from backchannel.decide.model import Model, Normal, predict_chosen, solve
+from backchannel.decide.monitor import monitor
 from backchannel.decide.policyfile import Policy
 from backchannel.decide.result import Learned, LogFacts
 from backchannel.decide.scan import Scan
@@ -84,14 +86,21 @@ def learn(
         candidates = [Candidate(method, args, Path(folder)) for method, args in zip(methods, given, strict=True)]
         models = _learn(log, scan, candidates, channel, half, say)
         rows = _weigh(log, scan, candidates, models, half, seed, say)
+        own = rows[3] == 1.0
+        options = len(log.actions) if scan.uniform and not scan.encoder.ragged else 0
+        best = best_fixed(rows[4], rows[0], rows[1], own, options, scan.low, scan.high)
         results = []
         for i, candidate in enumerate(candidates):
             say("estimating", i / len(candidates))
-            table = candidate.rows()
-            evaluated = Evaluated(rows[0], table[0] / rows[1], table[2] == 1.0, rows[2], table[1])
+            evaluated = _evaluated(candidate, rows)
             known = candidate.truth / scan.with_feedback if hasattr(log, "right") else None  # the right one earns 1
             shares = (candidate.shares / max(candidate.shares.sum(), 1e-300)).tolist()
-            results.append(summary.policy_result(candidate.method, evaluated, scan, shares, known, seed))
+            results.append(summary.policy_result(candidate.method, evaluated, scan, shares, known, best, seed))
+        results = summary.ranked(results)
+        watched = None
+        for candidate in candidates:
+            if results[0].answered and results[0].key == candidate.method.key:
+                watched = monitor(results[0].key, _evaluated(candidate, rows), own, scan.low, scan.high, len(results))
     curves, told = watch(log, scan, candidates, channel, seed, say)
     for result in results:
         result.curve = curves.get(result.key)
@@ -99,15 +108,22 @@ def learn(
         version=backchannel.__version__,
         log=_facts(log, scan, rows[0], seed),
         estimator=summary.ESTIMATOR,
-        policies=summary.ranked(results),
+        policies=results,
         warnings=[*scan.warnings(), *summary.warnings(results, scan)],
         against=[judged(log, scan, against, seed)] if against is not None else [],
         told=told,
         calibration=summary.calibrated(rows[0], rows[2]),
+        best_fixed=best,
+        monitor=watched,
         seconds=time.perf_counter() - start,
     )
     written = [Policy(c.method.key, c.method.family, c.given, scan.encoder, c.whole, log.name) for c in candidates]
     return learned, written
+
+
+def _evaluated(candidate: Candidate, rows: np.ndarray) -> Evaluated:
+    table = candidate.rows()
+    return Evaluated(rows[0], table[0] / rows[1], table[2] == 1.0, rows[2], table[1])
 
 
 def _learn(
@@ -141,8 +157,8 @@ def _learn(
 def _weigh(
     log: Log, scan: Scan, candidates: list[Candidate], models: list[Model], half: np.ndarray, seed: int, say: Progress
 ) -> np.ndarray:
-    """Pass 3. Returns float64[3, rows with feedback]: reward, propensity, q of the logged choice."""
-    kept = np.empty((3, scan.with_feedback))
+    """Pass 3. Returns float64[5, rows with feedback]: reward, propensity, q of the logged choice, half, choice."""
+    kept = np.empty((5, scan.with_feedback))
     predict = bind(_CALL, {"predict_chosen": predict_chosen}, (models[0],)).run
     rng = stream(seed, "weigh")
     for candidate in candidates:
@@ -172,7 +188,8 @@ def _weigh(
                     candidate.truth += float(known[mine, 0].sum())
             candidate.append(table[use])
         told = int(use.sum())
-        for i, column in enumerate((batch.reward, scan.propensity(batch), q)):
+        columns = (batch.reward, scan.propensity(batch), q, own, batch.action)
+        for i, column in enumerate(columns):
             kept[i, done : done + told] = column[use]
         at, done = at + n, done + told
     return kept

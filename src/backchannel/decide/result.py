@@ -42,6 +42,8 @@ class PolicyResult(msgspec.Struct):
         true_value: where it is known (a replayed classification table); else None.
         unsupported: share of rows whose logged choice the policy would never make; those rows say nothing of it.
         rows_to_settle: how many rows would tell it from the log's own policy; None if they are alike or already told.
+        regret: what the best option, always taken, would have earned more (see `hindsight`); below 0 where the policy
+            is better than every fixed option. None unless the log was drawn uniformly.
         shares: how often it takes each option, in the order of `LogFacts.actions`; empty if options are ragged.
         answered: whether the log can answer at all: at least 100 effective rows.
         verdict: a sentence or two.
@@ -111,8 +113,35 @@ class Calibration(msgspec.Struct):
     rows: list[int]
 
 
+class Monitor(msgspec.Struct):
+    """The best policy beside the log's own as rows come in, with bands that hold at every row at once (see `monitor`).
+
+    Attributes:
+        policy: its key.
+        tried: among how many policies it was picked; its bands allow for that.
+        value: after so many rows with feedback, its estimated value so far.
+        own: the mean reward so far of the log's own policy.
+        told_after: rows after which the lift's band first left 0, and the policy was told apart; None if it never was.
+        lift_low: the lift's band after the last row.
+        lift_high: the same, its upper end.
+    """
+
+    policy: str
+    tried: int
+    value: Curve
+    own: Curve
+    told_after: int | None
+    lift_low: float
+    lift_high: float
+
+
 class Learned(msgspec.Struct):
-    """Everything, best policy first."""
+    """Everything, best policy first.
+
+    Attributes:
+        best_fixed: value of the best option in hindsight, always taken; None unless the log was drawn uniformly.
+        monitor: None if the log answers for no policy, or holds too few rows.
+    """
 
     version: str
     log: LogFacts
@@ -122,5 +151,7 @@ class Learned(msgspec.Struct):
     against: list[Against] = []
     told: list[Told] = []
     calibration: Calibration | None = None
+    best_fixed: Estimate | None = None
+    monitor: Monitor | None = None
     seconds: float = 0.0
     command: str = ""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backchannel.card import Method
+from backchannel.decide import hindsight
 from backchannel.decide.result import Against, Bars, Calibration, Curve, Estimate, PolicyResult
 from backchannel.decide.scan import Scan
 from backchannel.ledger import diagnostics
@@ -34,16 +35,24 @@ LARGEST = 100.0  # the histogram of weights ends here; larger ones are counted i
 
 
 def policy_result(
-    method: Method, rows: Evaluated, scan: Scan, shares: list[float], known: float | None, seed: int
+    method: Method,
+    rows: Evaluated,
+    scan: Scan,
+    shares: list[float],
+    known: float | None,
+    best: Estimate | None,
+    seed: int,
 ) -> PolicyResult:
-    """Everything that is said of one policy."""
+    """Everything that is said of one policy; `best` is the best fixed option, where the log shows it."""
     found = diagnostics.diagnose(rows)
     estimates = _estimates(rows, scan, seed)
-    value = lift = None
+    value = lift = regret = None
     settle = None
     if found.effective_rows > 0:
         contributions = ESTIMATORS[ESTIMATOR].contributions(rows)
         value = _within(estimates[ESTIMATOR], scan)
+        if best is not None:  # both intervals hold at once: each errs half as often
+            regret = hindsight.regret(best, _within(_interval(contributions, seed, hindsight.SHARE), scan))
         difference = contributions - rows.reward
         lift = _interval(difference, seed)
         if lift.low <= 0 <= lift.high and lift.value != 0:
@@ -61,7 +70,7 @@ def policy_result(
         unsupported=found.zero_share,
         true_value=None if known is None else scan.low + (scan.high - scan.low) * known,
         rows_to_settle=settle,
-        regret=None,
+        regret=regret,
         shares=shares,
         weights=_bars(rows.weight),
         curve=None,
@@ -71,15 +80,8 @@ def policy_result(
 
 
 def ranked(results: list[PolicyResult]) -> list[PolicyResult]:
-    """Best estimate first, those that the log cannot answer for last. Fills in the regret against the best."""
-    order = sorted(results, key=lambda r: (not r.answered, -r.value.value if r.value is not None else math.inf))
-    if order and order[0].answered and order[0].value is not None:
-        best = order[0].value.value
-        for result in order:
-            if result.answered and result.value is not None:
-                v = result.value
-                result.regret = Estimate(best - v.value, best - v.high, best - v.low)
-    return order
+    """Best estimate first, those that the log cannot answer for last."""
+    return sorted(results, key=lambda r: (not r.answered, -r.value.value if r.value is not None else math.inf))
 
 
 def warnings(results: list[PolicyResult], scan: Scan) -> list[str]:
@@ -179,9 +181,9 @@ def _best(rows: Evaluated, shape: Shape, candidates: Sequence[float]) -> float:
     return float(tune_by_slope(rows, shape, candidates).value)
 
 
-def _interval(x: np.ndarray, seed: int) -> Estimate:
+def _interval(x: np.ndarray, seed: int, error: float = 0.05) -> Estimate:
     """Bootstrap, which keeps the skew; with very many rows Student's, which is then the same and far cheaper."""
-    found = bootstrap(x, seed=seed) if x.size <= MOST_BOOTSTRAPPED else student(x)
+    found = bootstrap(x, error, seed=seed) if x.size <= MOST_BOOTSTRAPPED else student(x, error)
     return Estimate(float(x.mean()), found.low, found.high)
 
 
