@@ -112,7 +112,8 @@ def verdict(d: Diagnosis) -> list[str]:
     """Warnings in plain language, the worst first; none if nothing speaks against the estimate."""
     said = []
     if d.effective_rows == 0:
-        return [f"None of the {d.rows} logged choices is one that the policy would make: the log cannot answer."]
+        none = f"None of the {d.rows:,} logged choices is" if d.rows > 1 else "The only logged choice is not"
+        return [f"{none} one that the policy would make: the log cannot answer."]
     if d.too_large:
         said.append(
             f"The mean weight is {d.mean_weight:.2f}, larger than 1 by more than chance allows: the logged "
@@ -128,13 +129,19 @@ def verdict(d: Diagnosis) -> list[str]:
         )
     if d.effective_rows < ENOUGH_ROWS:
         said.append(
-            f"The {d.rows} rows are worth about {d.effective_rows:.0f} for this policy, fewer than {ENOUGH_ROWS}: the "
-            "log cannot answer with any precision, and its interval may be too narrow."
+            f"To this policy the log is worth about {_many_rows(d.effective_rows)} of its own, fewer than "
+            f"{ENOUGH_ROWS}: it cannot answer with any precision, and its interval may be too narrow."
+        )
+    elif d.effective_rewards == 0:
+        said.append(
+            "Every row whose choice the policy would make has the reward 0: what else it could earn is not known, and a "
+            "large-sample interval is too narrow."
         )
     elif d.effective_rewards < ENOUGH_REWARDS:
+        few = "one rewarded row decides" if round(d.effective_rewards) == 1 else "a few rewarded rows decide"
         said.append(
-            f"For this policy the rewards are worth those of about {d.effective_rewards:.0f} rows, fewer than "
-            f"{ENOUGH_REWARDS}: a few rewarded rows decide, and a large-sample interval may be too narrow."
+            f"For this policy the rewards are worth those of about {_many_rows(d.effective_rewards)}, fewer than "
+            f"{ENOUGH_REWARDS}: {few}, and a large-sample interval may be too narrow."
         )
     if d.largest_share > LARGE_SHARE:
         said.append(
@@ -221,6 +228,10 @@ def rows_to_settle(difference: float, deviation: float, error: float = 0.05, pow
         )
     z = NormalDist().inv_cdf(1 - error / 2) + NormalDist().inv_cdf(power)
     return max(2, math.ceil((z * deviation / difference) ** 2))
+
+
+def _many_rows(count: float) -> str:
+    return "1 row" if round(count) == 1 else f"{count:,.0f} rows"
 
 
 def _effective(w: np.ndarray) -> float:
