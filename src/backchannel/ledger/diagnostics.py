@@ -134,8 +134,8 @@ def verdict(d: Diagnosis) -> list[str]:
         )
     elif d.effective_rewards == 0:
         said.append(
-            "Every row whose choice the policy would make has the reward 0: what else it could earn is not known, and a "
-            "large-sample interval is too narrow."
+            "Every row whose choice the policy would make has the reward 0: what else it could earn is not known, and "
+            "a large-sample interval is too narrow."
         )
     elif d.effective_rewards < ENOUGH_REWARDS:
         few = "one rewarded row decides" if round(d.effective_rewards) == 1 else "a few rewarded rows decide"
