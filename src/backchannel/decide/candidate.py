@@ -12,7 +12,6 @@ from backchannel.card import Method
 from backchannel.decide import policies
 from backchannel.decide.features import Block
 from backchannel.decide.fold import DRAWS, Passes
-from backchannel.decide.model import Model
 from backchannel.loop import copy_state
 
 MOST_WORK = 20_000_000_000  # rows x draws x numbers in a State: beyond it, fewer draws of policies without closed form
@@ -38,7 +37,7 @@ class Candidate:
         self.common: dict[int, np.ndarray] = {}
 
     def weigh(
-        self, f: int, block: Block, use: np.ndarray, model: Model, rng: Any, shares: np.ndarray, rows: int
+        self, f: int, block: Block, use: np.ndarray, q: np.ndarray, rng: Any, rows: int, right: np.ndarray | None
     ) -> np.ndarray:
         """Half f's policy on a batch's rows, of `rows` in all: see `Passes.weigh`."""
         state = self.halves[f]
@@ -46,7 +45,8 @@ class Candidate:
             self.common[f] = self.passes.common(state, block, rng)
         size = sum(value.size for value in state)
         draws = int(np.clip(MOST_WORK // (rows * size), FEWEST_DRAWS, DRAWS))
-        return self.passes.weigh(state, block, use, model, rng, shares, draws, self.common[f])
+        common = self.common[f]
+        return self.passes.weigh(state, block, use, q, rng, self.shares, right=right, draws=draws, common=common)
 
     def append(self, table: np.ndarray) -> None:
         """Keep (pi(logged), sum pi q, matched) of a batch's rows."""

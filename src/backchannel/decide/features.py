@@ -10,8 +10,7 @@ features, and the products of both with every feature of the context.
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from backchannel.decide.encoder import offers_all
 from backchannel.engine import bind, compiled
 from backchannel.ledger.log import Batch, Options, key_of
 from backchannel.parts.counter_random import mix
-from backchannel.parts.sparse import Sparse
 
 _CALL = """
 @compiled
@@ -74,12 +72,14 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
     offered, option = np.empty(0, np.int64), np.empty(0, np.int64)
     if batch.offered is not None and batch.option is not None and (encoder.ragged or not offers_all(batch, actions)):
         offered, option = batch.offered, batch.option
+    if encoder.ragged and not (offered.size and own.start.size):
+        raise ValueError(f"the rows around {batch.row[0]} do not say which options they offer, with their features")
     if own.start.size and not encoder.ragged and own.start.size != n * actions + 1:
         raise ValueError(
             f"the rows around {batch.row[0]} offer a part of the options with features; "
             "the log that was learned from never did"
         )
-    most = max(actions, int(np.diff(offered).max())) if offered.size else actions
+    most = int(np.diff(offered).max()) if encoder.ragged and n else actions
     widest = sum(int(np.diff(each.start).max()) if each.start.size > 1 else 0 for each in (own, items))
     room = most * (1 + widest) * key.shape[1]
     x = np.empty((0, encoder.dimension))
@@ -141,90 +141,22 @@ def _within(action: np.ndarray, offered: np.ndarray, option: np.ndarray) -> np.n
     return hits[first] - offered[:-1]
 
 
+def firsts(block: Block) -> np.ndarray:
+    """int64[n]: where each row's options begin in a flat array of those of all rows."""
+    return block.offered[:-1] if block.x.shape[0] == 0 else np.arange(block.action.size) * block.name.size
+
+
 @compiled
 def _hash_rows(key, value, x):
     for i in range(key.shape[0]):
         for f in range(key.shape[1]):
             if key[i, f] != 0:
-                _add_hashed(x, i, key[i, f], value[i, f])
+                add_hashed(x, i, key[i, f], value[i, f])
 
 
 @compiled
-def _add_hashed(x, row, key, value):
+def add_hashed(x: np.ndarray, row: int, key: np.uint64, value: float) -> None:
+    """A feature of one row, hashed with a sign into the columns of x."""
     bits = mix(key)
     sign = 1.0 if bits & np.uint64(1) else -1.0
     x[row, np.int64((bits >> np.uint64(1)) % np.uint64(x.shape[1]))] += sign * value
-
-
-@compiled
-def options_of(block: Block, i: int) -> int:
-    """How many options row i has."""
-    if block.x.shape[0] == 0 and block.offered.shape[0] > 0:
-        return block.offered[i + 1] - block.offered[i]
-    return block.name.shape[0]
-
-
-@compiled
-def nothing_seen(block: Block, i: int, only: int) -> np.ndarray:
-    """The context of learners without contexts."""
-    return block.rows[0, :0]
-
-
-@compiled
-def rows_seen(block: Block, i: int, only: int) -> np.ndarray:
-    """float64[options, d]; with `only` >= 0 just that option's row is filled in."""
-    options = options_of(block, i)
-    for o in range(options):
-        if only >= 0 and o != only:
-            continue
-        if block.x.shape[0] > 0:
-            block.rows[o, :] = block.x[i]
-        else:
-            block.rows[o, :] = 0.0
-            j = block.offered[i] + o
-            for a in range(block.start[j], block.start[j + 1]):
-                own = block.option_key[a]
-                _add_hashed(block.rows, o, own, block.option_value[a])
-                for f in range(1, block.key.shape[1]):
-                    if block.key[i, f] != 0:
-                        crossed = mix(own ^ mix(block.key[i, f]))
-                        _add_hashed(block.rows, o, crossed, block.option_value[a] * block.value[i, f])
-            for k in range(block.rows.shape[1]):
-                block.rows[o, k] /= math.sqrt(block.rows.shape[1])
-    return block.rows[:options]
-
-
-@compiled
-def sparse_seen(block: Block, i: int, only: int) -> Sparse:
-    """Sparse features of every option; with `only` >= 0 of that option alone, the others empty."""
-    options = options_of(block, i)
-    mask = block.mask[0]
-    at = 0
-    for o in range(options):
-        block.sparse_start[o] = at
-        if only >= 0 and o != only:
-            continue
-        if block.x.shape[0] > 0:  # the option's name, with each feature of the context (one of them is the constant)
-            at = _cross(block, i, block.name[o], 1.0, mask, at)
-        if block.item_start.shape[0] > 0:
-            for a in range(block.item_start[o], block.item_start[o + 1]):
-                at = _cross(block, i, block.item_key[a], block.item_value[a], mask, at)
-        if block.start.shape[0] > 0:
-            j = (block.offered[i] if block.x.shape[0] == 0 else i * options) + o
-            for a in range(block.start[j], block.start[j + 1]):
-                at = _cross(block, i, block.option_key[a], block.option_value[a], mask, at)
-    block.sparse_start[options] = at
-    return Sparse(block.sparse_start[: options + 1], block.sparse_index[:at], block.sparse_value[:at])
-
-
-@compiled
-def _cross(block, i, own, value, mask, at):
-    for f in range(block.key.shape[1]):
-        if block.key[i, f] != 0:
-            block.sparse_index[at] = np.int64(mix(own ^ mix(block.key[i, f])) & mask)
-            block.sparse_value[at] = value * block.value[i, f]
-            at += 1
-    return at
-
-
-SEEN: dict[str, Any] = {"none": nothing_seen, "rows": rows_seen, "sparse": sparse_seen}

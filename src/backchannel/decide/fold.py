@@ -2,7 +2,12 @@
 
 Learning is the fold of `update` over the rows whose feedback got through, each with the propensity that the log has for
 it. Weighing asks a frozen policy for its distribution over the row's options: the probability of the logged choice, and
-the sums that off-policy estimates need, so that nothing of size [rows, options] is ever held.
+the sums that off-policy estimates need, so that nothing of size [rows, options] is held but for one batch.
+
+Where a row offers a part of the options, learners with contexts see that part alone, so that theirs is the best of
+what is offered. Those without contexts have one distribution over all options: what lies on options not offered is
+shared in proportion, and equally where nothing lies on the others. `sample`, with which a policy acts, and `weigh`, by
+which it is judged, use the same distribution.
 """
 
 from __future__ import annotations
@@ -12,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from backchannel.base import Learner
-from backchannel.decide.features import SEEN, Block, nothing_seen, options_of
-from backchannel.decide.model import predicted
+from backchannel.decide.features import Block
+from backchannel.decide.views import VIEWS, first_of, options_of
 from backchannel.engine import bind
 from backchannel.live import distribution_of
 
@@ -41,44 +46,30 @@ def offer(learner, block, i, rng, draws, same, out):
         else:
             out[:k] = same[:k]
     else:
-        distribution(learner, seen(block, i, -1), rng, draws, out[:k])
+        distribution(learner, seen(block, i, -1), rng, draws, out[: options_seen(block, i)])
     if block.x.shape[0] > 0 and block.offered.shape[0] > 0:
-        keep_offered(block, i, out)
+        restrict(block, i, out[:k])
     return k
 
 
 @compiled
-def keep_offered(block, i, out):
-    """The row offers a part of the options: what mass lies on the others is shared among it."""
-    total = 0.0
-    first, stop = block.offered[i], block.offered[i + 1]
-    for j in range(first, stop):
-        total += out[block.option[j]]
-    for a in range(block.name.shape[0]):
-        here = False
-        for j in range(first, stop):
-            here = here or block.option[j] == a
-        if not here:
-            out[a] = 0.0
-        else:
-            out[a] = out[a] / total if total > 0.0 else 1.0 / (stop - first)
-
-
-@compiled
-def weigh(learner, block, use, model, rng, draws, same, out, table, shares):
-    """For rows with use[i]: table[i] = (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice)."""
+def weigh(learner, block, use, q, right, rng, draws, same, out, table, shares):
+    """For rows with use[i]: table[i] = (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice,
+    pi(right option))."""
     for i in range(use.shape[0]):
         if not use[i]:
             continue
         k = offer(learner, block, i, rng, draws, same, out)
-        action = block.action[i]
+        first = first_of(block, i)
         expected = 0.0
         for a in range(k):
             if out[a] > 0.0:
-                expected += out[a] * predicted(model, block, i, a)
-        table[i, 0] = out[action]
+                expected += out[a] * q[first + a]
+        table[i, 0] = out[block.action[i]]
         table[i, 1] = expected
-        table[i, 2] = 1.0 if rng.random() < out[action] else 0.0
+        table[i, 2] = 1.0 if rng.random() < table[i, 0] else 0.0
+        if right.shape[0] > 0:
+            table[i, 3] = out[right[i]]
         if shares.shape[0] == k:
             for a in range(k):
                 shares[a] += out[a]
@@ -119,16 +110,19 @@ class Passes:
     """The compiled passes of one learner. Its State is changed in place by `learn` and `progress`."""
 
     def __init__(self, learner: Learner, context: str):
+        view = VIEWS[context]
         functions = {
             "update": learner.update,
-            "seen": SEEN[context],
+            "seen": view.seen,
+            "options_seen": view.options,
+            "restrict": view.restrict,
             "options_of": options_of,
+            "first_of": first_of,
             "distribution": distribution_of(learner),
-            "predicted": predicted,
             "np": np,
         }
         bound = bind(_PASSES, functions, (learner.state,))
-        self._same = SEEN[context] is nothing_seen
+        self._same = context == "none"
         self._distribution = distribution_of(learner)
         self._learn, self._weigh, self._sample, self._progress = bound.learn, bound.weigh, bound.sample, bound.progress
 
@@ -141,28 +135,39 @@ class Passes:
         state: Any,
         block: Block,
         use: np.ndarray,
-        model: Any,
+        q: np.ndarray,
         rng: np.random.Generator,
         shares: np.ndarray,
+        *,
+        right: np.ndarray | None = None,
         draws: int = DRAWS,
         common: np.ndarray | None = None,
     ) -> np.ndarray:
-        """float64[n, 3]: (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice), nan where not used.
+        """float64[n, 4]: (pi(logged), sum_a pi(a) q(a), 1 if a draw from pi is the logged choice, pi(right option)).
 
-        Adds each option's probabilities to `shares`. `common` is what `common` returned for this State.
+        nan in rows that are not used, and in the last column where no option is known to be `right`. `q` is what
+        `model.predict` returned, `common` what `common` returned for this State. Adds each option's probabilities to
+        `shares` (none, where rows differ in their options).
         """
-        table = np.full((use.size, 3), np.nan)
+        table = np.full((use.size, 4), np.nan)
         out = np.empty(block.rows.shape[0])
         same = self.common(state, block, rng) if common is None else common
-        self._weigh(state, block, use, model, rng, draws, same, out, table, shares)
+        known = np.empty(0, np.int64) if right is None else right
+        self._weigh(state, block, use, q, known, rng, draws, same, out, table, shares)
         return table
 
-    def sample(self, state: Any, block: Block, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """For every row: the option drawn (index into its options) and the probability that it had."""
+    def sample(
+        self, state: Any, block: Block, rng: np.random.Generator, common: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For every row: the option drawn (index into its options) and the probability that it had.
+
+        `common` is what `common` returned for this State.
+        """
         n = block.action.size
         chosen, propensity = np.zeros(n, np.int64), np.empty(n)
         out = np.empty(block.rows.shape[0])
-        self._sample(state, block, rng, DRAWS, self.common(state, block, rng), out, chosen, propensity)
+        same = self.common(state, block, rng) if common is None else common
+        self._sample(state, block, rng, DRAWS, same, out, chosen, propensity)
         return chosen, propensity
 
     def progress(

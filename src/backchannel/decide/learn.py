@@ -23,9 +23,9 @@ import backchannel
 from backchannel.decide import policies, summary
 from backchannel.decide.against import against as judged
 from backchannel.decide.candidate import Candidate
-from backchannel.decide.features import Block, encode
+from backchannel.decide.features import encode, firsts
 from backchannel.decide.hindsight import best_fixed
-from backchannel.decide.model import Model, Normal, predict_chosen, solve
+from backchannel.decide.model import Model, Normal, predict, solve
 from backchannel.decide.monitor import monitor
 from backchannel.decide.policyfile import Policy
 from backchannel.decide.result import Learned, LogFacts
@@ -33,18 +33,13 @@ from backchannel.decide.scan import Scan
 from backchannel.decide.streams import stream
 from backchannel.decide.told import Channel
 from backchannel.decide.watch import watch
-from backchannel.engine import bind
 from backchannel.ledger.estimators import Evaluated
-from backchannel.ledger.log import Batch, Log
+from backchannel.ledger.log import Log
 
+BATCH = 65536
+MOST_PREDICTIONS = 2**22  # of the reward model, at once
 LEAST_ROWS = 20  # with feedback: fewer cannot be halved and judged
 Progress = Callable[[str, float], None]
-
-_CALL = """
-@compiled
-def run(model, block, out):
-    predict_chosen(model, block, out)
-"""
 
 
 def learn(
@@ -159,47 +154,36 @@ def _weigh(
 ) -> np.ndarray:
     """Pass 3. Returns float64[5, rows with feedback]: reward, propensity, q of the logged choice, half, choice."""
     kept = np.empty((5, scan.with_feedback))
-    predict = bind(_CALL, {"predict_chosen": predict_chosen}, (models[0],)).run
     rng = stream(seed, "weigh")
     for candidate in candidates:
         candidate.shares = np.zeros(0 if scan.encoder.ragged else len(log.actions))
-        candidate.common.clear()
     at = done = 0
-    for batch in log.batches():
+    for batch in log.batches(_batch_rows(scan)):
         say("estimating", at / scan.rows)
         n = batch.reward.size
-        own = half[at : at + n]
+        own = half[at : at + n].astype(np.int64)
         block = encode(scan.encoder, batch)
         use = np.isfinite(batch.reward)
-        q = np.empty(n)
-        for f in range(2):
-            guess = np.empty(n)
-            predict(models[f], block, guess)
-            q = np.where(own == f, guess, q)
-        right = _right(log, batch, block)
+        q = predict(models, own, block)
+        right = log.right(batch) if hasattr(log, "right") else None
         for candidate in candidates:
-            table = np.full((n, 3), np.nan)
+            table = np.empty((n, 4))
             for f in range(2):
                 mine = use & (own == f)
-                found = candidate.weigh(f, block, mine, models[f], rng, candidate.shares, scan.rows)
-                table[mine] = found[mine]
-                if right is not None:
-                    known = candidate.weigh(f, right, mine, models[f], rng, np.zeros(0), scan.rows)
-                    candidate.truth += float(known[mine, 0].sum())
-            candidate.append(table[use])
+                table[mine] = candidate.weigh(f, block, mine, q, rng, scan.rows, right)[mine]
+            candidate.truth += float(table[use, 3].sum())
+            candidate.append(table[use, :3])
         told = int(use.sum())
-        columns = (batch.reward, scan.propensity(batch), q, own, batch.action)
+        columns = (batch.reward, scan.propensity(batch), q[firsts(block) + block.action], own, batch.action)
         for i, column in enumerate(columns):
             kept[i, done : done + told] = column[use]
         at, done = at + n, done + told
     return kept
 
 
-def _right(log: Log, batch: Batch, block: Block) -> Block | None:
-    """For a replayed table, whose right answers are known: the block with the right option in place of the chosen."""
-    if not hasattr(log, "right"):
-        return None
-    return block._replace(action=log.right(batch))
+def _batch_rows(scan: Scan) -> int:
+    """Rows of a batch, so that the model's predictions for all of their options stay small."""
+    return BATCH if scan.encoder.ragged else int(np.clip(MOST_PREDICTIONS // len(scan.encoder.actions), 1, BATCH))
 
 
 def _facts(log: Log, scan: Scan, reward: np.ndarray, seed: int) -> LogFacts:

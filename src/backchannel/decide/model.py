@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backchannel.decide.features import Block, Encoder, rows_seen
+from backchannel.decide.features import Block, Encoder
+from backchannel.decide.views import first_of, options_of, rows_seen
 from backchannel.engine import bind, compiled
 
 MOST_NUMBERS = 20_000_000  # entries of all normal matrices: beyond it the model is each option's mean
@@ -20,6 +21,12 @@ _CALL = """
 @compiled
 def run(block, use, reward, gram, moment, first, total):
     gather(block, use, reward, gram, moment, first, total)
+"""
+
+_PREDICT = """
+@compiled
+def run(model, block, use, out):
+    predict_options(model, block, use, out)
 """
 
 
@@ -59,27 +66,36 @@ def solve(parts: list[Normal], low: float, high: float) -> Model:
     return Model(theta, np.array([mean]), np.array([low]), np.array([high]))
 
 
-@compiled
-def predicted(model: Model, block: Block, i: int, option: int) -> float:
-    """q(x_i, option)."""
-    total = model.mean[0]
-    if model.theta.shape[1] == 1:
-        total += model.theta[option if model.theta.shape[0] > 1 else 0, 0]
-    elif block.x.shape[0] > 0:
-        for j in range(model.theta.shape[1]):
-            total += model.theta[option, j] * block.x[i, j]
-    else:
-        seen = rows_seen(block, i, option)
-        for j in range(model.theta.shape[1]):
-            total += model.theta[0, j] * seen[option, j]
-    return min(max(total, model.low[0]), model.high[0])
+def predict(models: list[Model], half: np.ndarray, block: Block) -> np.ndarray:
+    """q(x_i, a) of every option of every row by the model `models[half[i]]`: those of row i from `first_of` on."""
+    out = np.empty(block.option.size if block.x.shape[0] == 0 else half.size * block.name.size)
+    run = bind(_PREDICT, {"predict_options": _predict_options}, (models[0], block)).run
+    for f, model in enumerate(models):
+        run(model, block, half == f, out)
+    return out
 
 
 @compiled
-def predict_chosen(model: Model, block: Block, out: np.ndarray) -> None:
-    """`out[i]` = q(x_i, a_i)."""
-    for i in range(out.shape[0]):
-        out[i] = predicted(model, block, i, block.action[i])
+def _predict_options(model, block, use, out):
+    width = model.theta.shape[1]
+    for i in range(use.shape[0]):
+        if not use[i]:
+            continue
+        first, options = first_of(block, i), options_of(block, i)
+        rows = block.rows[:options]
+        if width > 1 and block.x.shape[0] == 0:
+            rows = rows_seen(block, i, -1)
+        for a in range(options):
+            total = model.mean[0]
+            if width == 1:
+                total += model.theta[a if model.theta.shape[0] > 1 else 0, 0]
+            elif block.x.shape[0] > 0:
+                for j in range(width):
+                    total += model.theta[a, j] * block.x[i, j]
+            else:
+                for j in range(width):
+                    total += model.theta[0, j] * rows[a, j]
+            out[first + a] = min(max(total, model.low[0]), model.high[0])
 
 
 @compiled

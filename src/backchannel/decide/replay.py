@@ -25,6 +25,7 @@ DIGITS = str(resources.files("backchannel.ledger").joinpath("data", "digits.parq
 STALE_ROWS = 100
 EXPLORATION = 0.5
 MOST_LABELS = 1000
+MOST_NUMBERS = 2**22  # of an array that is made for a part of the rows
 
 
 class ReplayedTable:
@@ -70,14 +71,9 @@ class ReplayedTable:
             f"a table of {n:,} rows replayed in random order as decisions: reward 1 for the right {label}, "
             f"logged by the policy {logged_by!r}"
         ]
-        chance = np.full((n, len(self.actions)), 1 / len(self.actions))
-        if logged_by == "stale":
-            nearest = _nearest(self._numbers, self._right, len(self.actions))
-            chance *= EXPLORATION
-            chance[np.arange(n), nearest] += 1 - EXPLORATION
+        nearest = _nearest(self._numbers, self._right, len(self.actions)) if logged_by == "stale" else None
         draw = stream(seed, "replay choice").random(n)
-        self._action = np.minimum((chance.cumsum(axis=1) < draw[:, None]).sum(axis=1), len(self.actions) - 1)
-        self._propensity = chance[np.arange(n), self._action]
+        self._action, self._propensity = _chosen(draw, nearest, len(self.actions))
 
     def right(self, batch: Batch) -> np.ndarray:
         """int64[n]: the option that earns 1 in each row of the batch."""
@@ -123,14 +119,37 @@ def _keys(name: str, column: np.ndarray) -> np.ndarray:
     return np.where(missing, np.uint64(0), keys)
 
 
+def _parts(rows: int, labels: int) -> Iterator[slice]:
+    """So many rows at a time that an array of [rows, labels] has at most MOST_NUMBERS entries, or one row."""
+    size = max(MOST_NUMBERS // labels, 1)
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def _chosen(draw: np.ndarray, nearest: np.ndarray | None, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The label that each row's `draw` from [0, 1) falls on, and its probability; uniform where nothing is near."""
+    action, propensity = np.empty(draw.size, np.int64), np.empty(draw.size)
+    for part in _parts(draw.size, labels):
+        row = np.arange(part.stop - part.start)
+        chance = np.full((row.size, labels), 1 / labels)
+        if nearest is not None:
+            chance *= EXPLORATION
+            chance[row, nearest[part]] += 1 - EXPLORATION
+        action[part] = np.minimum((chance.cumsum(axis=1) < draw[part, None]).sum(axis=1), labels - 1)
+        propensity[part] = chance[row, action[part]]
+    return action, propensity
+
+
 def _nearest(numbers: np.ndarray, right: np.ndarray, labels: int) -> np.ndarray:
     """The label whose mean among the first rows lies nearest; label 0 where there are no numbers to tell by."""
     x = np.where(np.isfinite(numbers), numbers, 0.0)
     scale = x.std(axis=0)
     x = x / np.where(scale > 0, scale, 1.0)
     early = right[:STALE_ROWS]
-    distance = np.full((x.shape[0], labels), np.inf)
-    for label in np.unique(early):
-        center = x[:STALE_ROWS][early == label].mean(axis=0)
-        distance[:, label] = ((x - center) ** 2).sum(axis=1)
-    return distance.argmin(axis=1)
+    centers = {label: x[:STALE_ROWS][early == label].mean(axis=0) for label in np.unique(early).tolist()}
+    found = np.empty(x.shape[0], np.int64)
+    for part in _parts(x.shape[0], max(labels, x.shape[1])):
+        distance = np.full((part.stop - part.start, labels), np.inf)
+        for label, center in centers.items():
+            distance[:, label] = ((x[part] - center) ** 2).sum(axis=1)
+        found[part] = distance.argmin(axis=1)
+    return found

@@ -60,6 +60,7 @@ CARD = Card(
 
 
 CELLS = 96  # of the grid on which `probabilities` integrates
+FAR = 6.0  # erfc of more is below 1e-16: nothing
 
 
 class State(NamedTuple):
@@ -154,8 +155,11 @@ def _probabilities(state, context, out):
             center[arm] += state.center[arm, j] * context[arm, j]
             square += state.scratch[j] ** 2
         spread[arm] = max(state.scale[0] * math.sqrt(square), 1e-12)  # so that without spread the least is certain
+        if np.isnan(center[arm]):  # as in `_act`, a row of nan is an option that cannot be chosen
+            center[arm], spread[arm] = np.inf, 1.0
     start, stop = (center - 6.0 * spread).min(), (center + 6.0 * spread).min()  # the least lies between
     below, above = np.zeros(arms), np.ones(arms)  # P(loss_a <= u), P(loss_a > u) at a cell's lower end
+    now_below, now_above = np.empty(arms), np.empty(arms)  # and at its upper end
     out[:] = 0.0
     least = 1.0  # P(all losses > u)
     for cell in range(1, CELLS + 1):
@@ -163,14 +167,17 @@ def _probabilities(state, context, out):
         before, least = least, 1.0
         for arm in range(arms):
             z = (u - center[arm]) / (spread[arm] * math.sqrt(2.0))
-            least *= 0.5 * math.erfc(z)
+            tail = 0.5 * math.erfc(abs(z)) if abs(z) < FAR else 0.0
+            now_below[arm], now_above[arm] = (tail, 1.0 - tail) if z < 0.0 else (1.0 - tail, tail)
+            least *= now_above[arm]
         for arm in range(arms):
-            z = (u - center[arm]) / (spread[arm] * math.sqrt(2.0))
-            now_below, now_above = 0.5 * math.erfc(-z), 0.5 * math.erfc(z)
+            if now_below[arm] == below[arm]:
+                continue
             others = before / above[arm] if above[arm] > 1e-300 else 0.0
-            others += least / now_above if now_above > 1e-300 else 0.0
-            out[arm] += (now_below - below[arm]) * others / 2.0
-            below[arm], above[arm] = now_below, now_above
+            others += least / now_above[arm] if now_above[arm] > 1e-300 else 0.0
+            grown = now_below[arm] - below[arm]
+            out[arm] += (grown if now_below[arm] < 0.5 else above[arm] - now_above[arm]) * others / 2.0
+            below[arm], above[arm] = now_below[arm], now_above[arm]
     total = out.sum()
     for arm in range(arms):
         out[arm] /= total

@@ -9,10 +9,10 @@ import pytest
 
 from backchannel.card import find
 from backchannel.decide import policies
-from backchannel.decide.features import encode, fit_encoder
+from backchannel.decide.features import encode, firsts, fit_encoder
 from backchannel.decide.fold import Passes
 from backchannel.decide.learn import learn
-from backchannel.decide.model import Normal, predict_chosen, solve
+from backchannel.decide.model import Normal, predict, solve
 from backchannel.decide.policyfile import Request, act, load_policy
 from backchannel.decide.replay import DIGITS, ReplayedTable
 from backchannel.decide.scan import Scan
@@ -85,8 +85,8 @@ def test_model_is_ridge_regression(digits):
     block, use = encode(encoder, batch), np.ones(batch.reward.size, bool)
     normal = Normal(encoder)
     normal.add(block, use, batch.reward)
-    out = np.empty(batch.reward.size)
-    predict_chosen(solve([normal], -9.0, 9.0), block, out)
+    q = predict([solve([normal], -9.0, 9.0)], np.zeros(batch.reward.size, np.int64), block)
+    out = q[firsts(block) + block.action]
     d, mean = encoder.dimension, batch.reward.mean()
     for a in (0, 7):
         here = batch.action == a
@@ -103,8 +103,8 @@ def test_weighing_equals_brute_force(digits, key):
     method = find(key)
     passes = Passes(policies.make(method, policy.given), method.card.context)
     n = batch.reward.size
-    model = solve([Normal(policy.encoder)], 0.0, 1.0)
-    table = passes.weigh(policy.state, block, np.ones(n, bool), model, np.random.default_rng(0), np.zeros(10))
+    q, rng = np.full(10 * n, 0.5), np.random.default_rng(0)
+    table = passes.weigh(policy.state, block, np.ones(n, bool), q, rng, np.zeros(10))
     if key == "exp3":
         expected = np.empty(10)
         method.factory(**policy.given).probabilities(policy.state, np.empty(0), expected)
@@ -138,10 +138,8 @@ def test_a_memorising_feature_earns_nothing(tmp_path):
     method = find("square_cb")
     passes = Passes(policies.make(method, policy.given), "sparse")
     batch = next(log.batches())
-    model = solve([Normal(policy.encoder)], 0.0, 1.0)
-    table = passes.weigh(
-        policy.state, encode(policy.encoder, batch), np.ones(n, bool), model, np.random.default_rng(0), np.zeros(2)
-    )
+    block, use, rng = encode(policy.encoder, batch), np.ones(n, bool), np.random.default_rng(0)
+    table = passes.weigh(policy.state, block, use, np.zeros(2 * n), rng, np.zeros(2))
     weight = table[:, 0] / 0.5
     assert (weight * batch.reward).sum() / weight.sum() > 0.55  # what the same rows would have said
 
