@@ -40,12 +40,12 @@ class Row(msgspec.Struct, gc=False):
     reward: float | None = None
 
 
-def blocks(source: Source, store: Store) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, some megabytes at a time: the number of the first line, and the lines."""
+def blocks(source: Source, store: Store, block_size: int = BLOCK) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, about `block_size` bytes at a time: the number of the first line, and the lines."""
     size = max(source.path.stat().st_size, 1)
     row, rest = 1, b""
     with source.opened() as file:
-        while block := file.read(BLOCK):
+        while block := file.read(block_size):
             end = block.rfind(b"\n") + 1
             if not end:
                 rest += block
@@ -72,7 +72,7 @@ def append(store: Store, rows: list[Row], file: int, problems: Problems) -> None
     arrays: dict[str, np.ndarray] = {}
     values: dict[str, str] = {}
 
-    def put(column: str, cells: Sequence[Any], numeric: bool, sql: Callable[[str], str] = str) -> None:
+    def put(column: str, cells: Sequence[Any] | np.ndarray, numeric: bool, sql: Callable[[str], str] = str) -> None:
         arrays[column] = np.array(cells, np.float64) if numeric else _objects(cells)
         values[column] = sql(f"chunk.{column}")
 
@@ -97,8 +97,16 @@ def append(store: Store, rows: list[Row], file: int, problems: Problems) -> None
             sql = str if store.text else partial(key_sql, name)
             put(store.categorical[name], [_text(cell) for cell in found], False, sql)
     if any(decision.options is not None for decision in decisions):
-        store.ragged()
-        _put_options(store, decisions, put)
+        store.offers(beside=True)
+        if store.text:
+            options = [decision.options for decision in decisions]
+            names = [None if each is None else _encode(list(each)).decode() for each in options]
+            put("options", names, False, list_sql)
+            held = [_encode(each).decode() if isinstance(each, dict) else None for each in options]
+            put("features", held, False)
+        else:
+            for column, places in _options_of(store, decisions).items():
+                put(column, places, True, "{}::BIGINT".format)
     store.rows += store.insert(values, "chunk", chunk=arrays)
 
 
@@ -135,24 +143,30 @@ def _columns(store: Store, rows: list[Row]) -> dict[str, list[Any]] | None:
     return columns
 
 
-def _put_options(store: Store, decisions: list[Decision], put: Any) -> None:
-    options = [decision.options for decision in decisions]
-    names = [None if each is None else _encode(list(each)).decode() for each in options]
-    put("options", names, False, list_sql)
-    if store.text:
-        held = [_encode(each).decode() if isinstance(each, dict) else None for each in options]
-        put("features", held, False)
-    counts, keys, numbers = [], [], []
-    for each in options:
-        found = [list(_features(each[name])) if isinstance(each, dict) else [] for name in each or ()]
-        if any(found):
-            store.meanings.add("features")
-        counts.append(None if each is None else str([len(pairs) for pairs in found]))
-        keys.append(str([key for pairs in found for key, _ in pairs]))
-        numbers.append(str([value for pairs in found for _, value in pairs]))
-    put("counts", counts, False, "{}::BIGINT[]".format)
-    put("keys", keys, False, "{}::UBIGINT[]".format)
-    put("numbers", numbers, False, "{}::DOUBLE[]".format)
+def _options_of(store: Store, decisions: list[Decision]) -> dict[str, np.ndarray]:
+    """Keep the options of some decisions beside the table; returns the columns that point to them."""
+    ragged = store.ragged
+    assert ragged is not None
+    offers: list[int] = []
+    option: list[int] = []
+    count: list[int] = []
+    pairs: list[tuple[int, float]] = []
+    for decision in decisions:
+        options = decision.options
+        offers.append(-1 if options is None else len(options))
+        for name in options or ():
+            before = len(pairs)
+            if isinstance(options, dict):
+                pairs += _features(options[name])
+            option.append(ragged.place(name))
+            count.append(len(pairs) - before)
+    return ragged.append(
+        np.array(offers, np.int64),
+        np.array(option, np.int64),
+        np.array(count, np.int64),
+        np.array([key for key, _ in pairs], np.uint64),
+        np.array([value for _, value in pairs], np.float64),
+    )
 
 
 def _features(given: dict[str, Any]) -> Iterator[tuple[int, float]]:
@@ -242,7 +256,7 @@ def _text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _objects(cells: Sequence[Any]) -> np.ndarray:
+def _objects(cells: Sequence[Any] | np.ndarray) -> np.ndarray:
     array = np.empty(len(cells), object)
     array[:] = cells
     return array

@@ -2,13 +2,13 @@
 
 A reader fills the table `log` with `insert`, a file or a chunk at a time, and calls `finish`; from then on `StoredLog`
 (stored.py) streams it. Memory stays within a fixed limit, whatever the size of the log. Every row has all there is to
-know of one decision: ragged parts (the options offered, their features) are list columns, so that sorting moves them
-along.
+know of one decision, so that sorting moves it along.
 
 The columns: `seq`, the order of reading; `file` and `row`, for messages; `action` ... `position` as in `Batch`; `n0`,
 `n1`, ... the numeric context; `c0`, ... the categorical one; `w0`, ... numbers that each option has in a column of its
-own; `options`, `keys`, `numbers`, `counts` the ragged part; `bad`, the number of the column that is wrong, and `value`,
-what stood there. With `text` the table keeps names where the log needs their keys only: converting does.
+own; `options`, the options of a row, or, from line formats, where they lie beside the table (ragged.py); `bad`, the
+number of the column that is wrong, and `value`, what stood there. With `text` the table keeps names where the log needs
+their keys only: converting does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from backchannel.ledger import ragged
 from backchannel.ledger.problems import LogError, Problems, counted, shortened
+from backchannel.ledger.ragged import Ragged
 
 FIXED = {
     "seq": "BIGINT",
@@ -43,8 +45,8 @@ FIXED = {
     "shown": "BOOLEAN",
 }
 DETAILS = {"policy": "VARCHAR", "version": "VARCHAR"}  # kept with `text` only
-RAGGED = {"options": "VARCHAR[]", "counts": "BIGINT[]", "keys": "UBIGINT[]", "numbers": "DOUBLE[]"}
-RAGGED_TEXT = {"features": "VARCHAR"}  # JSON of the options and their features, with `text` only
+OPTIONS = {"options": "VARCHAR[]"}
+FEATURES = {"features": "VARCHAR"}  # JSON of the options and their features, with `text` only
 BAD = {"bad": "INTEGER", "value": "VARCHAR"}
 MEMORY = "400MB"
 
@@ -97,6 +99,7 @@ class Store:
         self.answers = 0  # rows of the table of feedback
         self.summed = 0  # decisions with several rewards
         self.select = "SELECT * FROM log"  # what the log is in the end, before it is sorted
+        self.ragged: Ragged | None = None  # options that lie beside the table
         self.rows = 0  # of the table, bad ones included: the next seq
         created = FIXED | BAD | (DETAILS if text else {})
         self.columns = set(created)
@@ -149,10 +152,16 @@ class Store:
             self._need({columns[option]: "DOUBLE"})
         return columns[option]
 
-    def ragged(self) -> None:
-        """The log has rows with options of their own."""
+    def offers(self, beside: bool = False) -> None:
+        """The log has rows with options of their own: in the table, or `beside` it in files."""
         self.meanings.add("options")
-        self._need(RAGGED | (RAGGED_TEXT if self.text else {}))
+        if self.text:
+            self._need(OPTIONS | FEATURES)
+        elif beside:
+            self.ragged = self.ragged or Ragged(self.folder)
+            self._need(ragged.COLUMNS)
+        else:
+            self._need(OPTIONS)
 
     def insert(
         self,

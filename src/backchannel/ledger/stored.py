@@ -1,7 +1,7 @@
 """A log that lies in a filled store, streamed as arrays: what `open_log` returns.
 
 The table is in order of time and numbered by `seq`, so that a batch is a range of it; DuckDB turns names into places
-in `Log.actions`, and list columns into the flat arrays of `Batch`.
+in `Log.actions`. Options of rows come from list columns, from columns of their own, or from the files of ragged.py.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class StoredLog:
             self.notes.append(f"{counted(self.rows - propensities, 'row has', 'rows have')} no propensity")
         self.actions = self._find_actions()
         self.items = _items(items, self.actions) if items else None
+        places = {action: index for index, action in enumerate(self.actions)}
+        self._numbered = np.array([places[name] for name in store.ragged.places] if store.ragged else [], np.int64)
 
     def _find_actions(self) -> list[str]:
         found = {action for (action,) in self._db.execute("SELECT DISTINCT action FROM log").fetchall()}
-        if "options" in self._store.meanings:
+        if self._store.ragged:
+            found |= set(self._store.ragged.places)
+        elif "options" in self._store.meanings:
             query = "SELECT DISTINCT unnest(options) FROM log"
             found |= {option for (option,) in self._db.execute(query).fetchall()}
         for columns in self._store.wide.values():
@@ -75,12 +79,12 @@ class StoredLog:
             if not rows:
                 continue
             offered = option = features = None
-            if store.wide or "options" in store.meanings:
+            if store.ragged:
+                offered, option, features = self._beside(cursor, where)
+            elif store.wide or "options" in store.meanings:
                 offered, option = self._offers(cursor, where, rows)
                 if store.wide:
                     features = self._wide(cursor, where, offered, option)
-                elif "features" in store.meanings:
-                    features = self._ragged(cursor, where)
             numbers = [part[column] for column in store.numeric.values()]
             categories = [part[column] for column in store.categorical.values()]
             yield Batch(
@@ -109,17 +113,27 @@ class StoredLog:
         flat = f"SELECT {code} FROM (SELECT unnest({offers}) AS each FROM (SELECT options {where} ORDER BY seq))"
         return np.concatenate([[0], np.cumsum(lengths)]), cursor.execute(flat).fetchnumpy()["code"]
 
-    def _ragged(self, cursor: Any, where: str) -> Options:
-        """The features that each offered option brings along."""
-
-        def flat(column: str) -> np.ndarray:
-            query = f"SELECT unnest({column}) AS each FROM (SELECT * {where} ORDER BY seq)"
-            found: np.ndarray = cursor.execute(query).fetchnumpy()["each"]
-            return found
-
-        none = f"list_resize([]::BIGINT[], {len(self.actions)}, 0)"
-        counts = flat(f"coalesce(counts, {none})")
-        return Options(np.concatenate([[0], np.cumsum(counts)]), flat("keys"), flat("numbers"))
+    def _beside(self, cursor: Any, where: str) -> tuple[np.ndarray, np.ndarray, Options | None]:
+        """Options that lie beside the table; a row that names none offers all, without features."""
+        ragged = self._store.ragged
+        assert ragged is not None
+        part = cursor.execute(f"SELECT offer, offers, feature {where} ORDER BY seq").fetchnumpy()
+        everyone = np.ma.getmaskarray(part["offers"])
+        offer, offers, feature = (np.ma.filled(part[column], 0) for column in ("offer", "offers", "feature"))
+        named = self._numbered[ragged.options(offer, offers)]
+        own = ragged.features_of(offer, offers, feature) if ragged.features else None
+        if not everyone.any():
+            return np.concatenate([[0], np.cumsum(offers)]), named, own
+        width = len(self.actions)
+        offered = np.concatenate([[0], np.cumsum(np.where(everyone, width, offers))])
+        option = np.arange(offered[-1]) - np.repeat(offered[:-1], np.diff(offered))  # right where all are offered
+        listed = np.repeat(~everyone, np.diff(offered))
+        option[listed] = named
+        if own is None:
+            return offered, option, None
+        count = np.zeros(offered[-1], np.int64)
+        count[listed] = np.diff(own.start)
+        return offered, option, Options(np.concatenate([[0], np.cumsum(count)]), own.key, own.value)
 
     def _wide(self, cursor: Any, where: str, offered: np.ndarray, option: np.ndarray) -> Options:
         """Features of offered options that lie in columns of their own; zeros are left out."""

@@ -13,12 +13,17 @@ A feature `name:number` of the namespace `user` is called `user^name`; `name` al
 are categories. What a line does not name is 0. A feature that is named twice counts twice. There are no comments, no
 times and no positions in this format; labels of other kinds of learning are errors, and examples without a label are
 counted and left out.
+
+Plain text goes through the compiled scanner of vw_scan.py, some megabytes at a time. What that one does not know, and
+what is to be converted, is read here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from backchannel.feedback import Decision
@@ -26,9 +31,14 @@ from backchannel.ledger import chunk
 from backchannel.ledger.problems import LogError, Problems, counted, shortened
 from backchannel.ledger.sources import Source
 from backchannel.ledger.store import Store
+from backchannel.ledger.vw_scan import Found
+from backchannel.ledger.vw_take import scanned, take
 
+Piece = tuple[int, bytes]  # number of its first line, and whole examples
+PIECE = 1 << 20  # bytes of text, about
 INFINITE = math.inf
 CELLS = 1 << 20  # of a chunk: rows by features
+LONGEST = 100_000  # lines of a block
 
 
 def read_vw(store: Store, source: Source, problems: Problems) -> None:
@@ -36,10 +46,37 @@ def read_vw(store: Store, source: Source, problems: Problems) -> None:
     file = len(store.files)
     store.files.append(source.name)
     store.zero = True
-    examples = _blocks(source, store, problems) if source.format == "vw-adf" else _lines(source, store, problems)
+    unlabelled = 0
+    blocks = source.format == "vw-adf"
+    for first, text, found in _ahead(store, _pieces(source, store), blocks):
+        taken = take(store, text, found, blocks, file) if found is not None else None
+        unlabelled += _look_closer(store, source, text, first, file, problems) if taken is None else taken
+    if unlabelled:
+        store.notes.append(f"{counted(unlabelled, 'example has', 'examples have')} no label; left out")
+
+
+def _ahead(store: Store, pieces: Iterable[Piece], blocks: bool) -> Iterator[tuple[int, bytes, Found | None]]:
+    """The pieces, each scanned while the one before it goes into the store: the scanner holds no lock."""
+
+    def scan(first: int, text: bytes) -> tuple[int, bytes, Found | None]:
+        return first, text, None if store.text else scanned(text, blocks, first)
+
+    with ThreadPoolExecutor(1) as beside:
+        last = None
+        for first, text in pieces:
+            now = beside.submit(scan, first, text)
+            if last:
+                yield last.result()
+            last = now
+        if last:
+            yield last.result()
+
+
+def _look_closer(store: Store, source: Source, text: bytes, first: int, file: int, problems: Problems) -> int:
+    """Whole examples, a line at a time; returns how many have no label."""
     rows: list[chunk.Row] = []
     unlabelled = 0
-    for number, lines in examples:
+    for number, lines in _examples(source, text, first, problems):
         try:
             row = _block(number, lines) if source.format == "vw-adf" else _line(number, lines[0])
         except ValueError as error:
@@ -53,49 +90,54 @@ def read_vw(store: Store, source: Source, problems: Problems) -> None:
             chunk.append(store, rows, file, problems)
             rows = []
     chunk.append(store, rows, file, problems)
-    if unlabelled:
-        store.notes.append(f"{counted(unlabelled, 'example has', 'examples have')} no label; left out")
+    return unlabelled
 
 
-def _lines(source: Source, store: Store, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    for number, line in _text(source, store, problems):
-        if line:
-            yield number, [line]
+def _pieces(source: Source, store: Store) -> Iterator[Piece]:
+    """Whole examples, about a megabyte at a time."""
+    row, rest = 1, b""
+    for first, lines in chunk.blocks(source, store, PIECE):
+        if first == 1:
+            lines = lines.removeprefix(b"\xef\xbb\xbf")
+        lines = rest + re.sub(rb"\r+$", b"", lines, flags=re.MULTILINE) if b"\r" in lines else rest + lines
+        end = len(lines) if source.format == "vw" else lines.rfind(b"\n\n") + 2
+        if end < 2:
+            if lines.count(b"\n") > LONGEST:
+                raise LogError(
+                    f"{source.name}, row {row}: a block of more than {LONGEST:,} lines; a blank line ends one"
+                )
+            rest = lines
+            continue
+        piece, rest = lines[:end].replace(b"\t", b" "), lines[end:]
+        yield row, piece
+        row += piece.count(b"\n")
+    if rest:
+        yield row, rest.replace(b"\t", b" ")
 
 
-def _blocks(source: Source, store: Store, problems: Problems) -> Iterator[tuple[int, list[str]]]:
+def _examples(source: Source, piece: bytes, first: int, problems: Problems) -> Iterator[tuple[int, list[str]]]:
     block: list[str] = []
-    start = 1
-    for number, line in _text(source, store, problems):
-        if line:
+    start = first
+    for number, raw in enumerate(piece.split(b"\n"), first):
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            problems.add(f"{source.name}, row {number}: expected UTF-8, found byte {raw[error.start]:#04x}")
+            line = ""
+        if line and source.format == "vw":
+            yield number, [line]
+        elif line:
             start = start if block else number
             block.append(line)
-            if len(block) > 100_000:
-                raise LogError(f"{source.name}, row {start}: a block of more than 100,000 lines; a blank line ends one")
+            if len(block) > LONGEST:
+                raise LogError(
+                    f"{source.name}, row {start}: a block of more than {LONGEST:,} lines; a blank line ends one"
+                )
         elif block:
             yield start, block
             block = []
     if block:
         yield start, block
-
-
-def _text(source: Source, store: Store, problems: Problems) -> Iterator[tuple[int, str]]:
-    for first, lines in chunk.blocks(source, store):
-        try:
-            text = lines.decode("utf-8-sig" if first == 1 else "utf-8").split("\n")
-        except UnicodeDecodeError:
-            text = []
-            for number, raw in enumerate(lines.split(b"\n"), first):
-                try:
-                    text.append(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    found = f"{raw[error.start]:#04x}"
-                    problems.add(f"{source.name}, row {number}: expected UTF-8, found byte {found}")
-                    text.append("")
-        if not text[-1]:
-            text.pop()
-        for number, line in enumerate(text, first):
-            yield number, line.rstrip("\r").replace("\t", " ")
 
 
 def _line(number: int, line: str) -> chunk.Row | None:
@@ -212,7 +254,10 @@ def context_of(text: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
-    value = float(text) if "_" not in text else math.nan
-    if not math.isfinite(value):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
         raise ValueError(f"expected a finite number, found {shortened(text)}")
     return value

@@ -1,0 +1,142 @@
+"""The compiled scanner of Vowpal Wabbit's text against the reader that goes a line at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backchannel.ledger import vw
+from backchannel.ledger.log import key_of
+from backchannel.ledger.problems import LogError
+from backchannel.ledger.read import open_log
+from backchannel.ledger.vw_scan import HARD, UNLABELLED
+from backchannel.ledger.vw_take import scanned
+
+ADF = """shared 'first |user age:25 city=Paris |y new
+|item id=a price:1.5
+0:1.5:0.25 |item id=b price:0
+|item id=c:2 price:-0.125
+
+shared | age:3
+|item id=a
+
+1:0:1 |item id=a
+|item:2 id=b price:3
+
+"""
+
+
+def contents(path: Path, format: str, slow: bool) -> tuple[object, ...] | str:
+    """All that a log says, or the sentence that refuses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if slow:
+            patch.setattr(vw, "scanned", lambda *_: None)
+        try:
+            log = open_log(path, format=format, skip_bad_rows=1)
+        except LogError as error:
+            return str(error)
+    found: list[object] = [log.rows, log.actions, log.numeric, log.categorical, log.notes]
+    for batch in log.batches(3):
+        for part in batch:
+            parts = part if isinstance(part, tuple) else (part,)
+            found += [None if each is None else (each.dtype.kind, each.tolist()) for each in parts]
+    return tuple(found)
+
+
+def same(path: Path, format: str) -> None:
+    np.testing.assert_equal(contents(path, format, slow=False), contents(path, format, slow=True))
+
+
+def test_the_examples_by_hand() -> None:
+    found = scanned(ADF.encode(), True, 1)
+    assert found is not None
+    assert found.many[UNLABELLED] == 1
+    assert found.example[:, 0].tolist() == [1, 9]  # the rows that they start on
+    assert found.example[:, 2].tolist() == [1, 0]  # chosen
+    assert found.label.tolist() == [[1.5, 0.25], [0.0, 1.0]]
+    assert found.option.tolist() == [[-1, 2], [-2, 1], [-3, 2], [-1, 1], [-2, 2]]  # price:0 says nothing
+    assert found.number.tolist() == [25, 1, 1, 1, 1.5, 1, 2, -0.125, 1, 1, 6]  # id=c:2 is a number, called id=c
+    assert found.many[HARD] == 0
+
+
+def test_a_log_of_plain_text_needs_no_closer_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.vw"
+    path.write_text(ADF)
+    monkeypatch.setattr(vw, "_look_closer", None)  # would raise if it were called
+    log = open_log(path, format="vw-adf")
+    (batch,) = log.batches()
+    assert (log.actions, log.numeric, log.categorical) == (["0", "1", "2"], ["user^age", "y^new"], ["user^city"])
+    assert batch.numbers.tolist() == [[25, 1], [0, 0]]
+    assert batch.categories.tolist() == [[key_of("user^city", "Paris")], [0]]
+    assert batch.reward.tolist() == [-1.5, 0.0]
+    assert batch.features is not None
+    keys = [key_of("item^id", "a"), key_of("item^price"), key_of("item^id", "b"), key_of("item^id=c")]
+    assert batch.features.key[:4].tolist() == keys
+    assert batch.features.value.tolist() == [1, 1.5, 1, 2, -0.125, 1, 1, 6]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1:1:0.5 | a a",  # named twice: counts twice
+        "1:1:0.5 | a=1 a=2",
+        "1:1:0.5 | a:x a:2",
+        "1:1:0.5 | a:1e3 b:0.30000000000000004 c:123456789012345678 d:1e999",
+        "1:1:0.5 | a:1e-400 b:+.5 c:-5. d:.",
+        "1:1:0.5 |:2 a |n:3 a |n:0.30000000000000004 b",
+        "1:1:0.5 | a:inf b:nan c:Infinity",
+        "1:1:0.5 | a: :b =c d=",
+        "1:1:0.5 2 3 | a:1_0",
+        "1:1:0.5 2 2 | a",
+        "1:0.30000000000000004:0.5 'tag| a",
+        "1:1:2 | a",
+        "1:1 | a\té=ü ü^é",
+        "1:1:0.5|a b",
+        "'1:1:0.5 | a",
+        "1:1:1 | \u0661:1 a:\u0661",
+        "1 2:3:0.5 4|",
+        " 1:1:1   'x   |   a   |b   c",
+        "x:1:1 | a",
+        "1:1:1:1 | a",
+        "1:0x1:1 | a",
+        "1:1:1 | a:\x0b1",
+    ],
+)
+@pytest.mark.parametrize("format", ["vw", "vw-adf"])
+def test_odd_text_is_read_alike(tmp_path: Path, line: str, format: str) -> None:
+    path = tmp_path / "a.vw"
+    path.write_text(f"3:1:0.5 | first:2\n\n{line}\n\n1:0:0.25 | last:2\n")
+    same(path, format)
+
+
+def test_wrong_bytes_are_found_alike(tmp_path: Path) -> None:
+    path = tmp_path / "a.vw"
+    path.write_bytes(b"\xef\xbb\xbf1:1:0.5 | a\r\n1:1:0.5 | \xff\n1:1:0.5 | b\tc\r\r\n")
+    same(path, "vw")
+    assert "expected UTF-8" in str(contents(path, "vw", slow=False))
+
+
+def test_pieces_are_cut_between_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.vw"
+    path.write_text(ADF * 50)
+    whole = contents(path, "vw-adf", slow=False)
+    for size in (1, 7, 64, 1000):
+        monkeypatch.setattr(vw, "PIECE", size)
+        np.testing.assert_equal(contents(path, "vw-adf", slow=False), whole)
+
+
+WORDS = st.text("ab01:=.|^ '-e", max_size=8) | st.sampled_from(["a:1", "b=x", "c:2.5", "d", "|n", "e:x", "0:1:0.5"])
+LABELS = st.sampled_from(["0:1:0.5 ", "1:0:0.25 ", "", "", "shared ", "2 ", "1:1:1 't", "'u", "0:-0.5 "])
+LINES = st.builds(lambda label, words: f"{label}| {' '.join(words)}", LABELS, st.lists(WORDS, max_size=5)) | st.just("")
+
+
+@settings(deadline=None)
+@given(lines=st.lists(LINES, min_size=1, max_size=12), format=st.sampled_from(["vw", "vw-adf"]), end=st.booleans())
+def test_any_text_is_read_alike(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], format: str, end: bool
+) -> None:
+    path = tmp_path_factory.mktemp("vw") / "a.vw"
+    path.write_text("\n".join(lines) + "\n" * end + "\n0:1:0.5 | z\n")
+    same(path, format)
