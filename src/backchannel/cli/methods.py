@@ -12,6 +12,7 @@ import typer
 from backchannel.cli import app
 from backchannel.cli.show import print_json, print_table
 
+PACKAGE = Path(__file__).resolve().parents[1]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -113,7 +114,7 @@ def _print_run(name: str, statement: str, run: dict[str, Any]) -> None:
 
 
 def _entry(key: str) -> dict[str, Any]:
-    from backchannel.card import index
+    from backchannel.card import FAMILIES, index
 
     for entry in index():
         if entry["key"] == key:
@@ -121,6 +122,9 @@ def _entry(key: str) -> dict[str, Any]:
     from difflib import get_close_matches
 
     near = get_close_matches(key, [entry["key"] for entry in index()], n=3, cutoff=0.3)
+    unlisted = next((place for place in FAMILIES if (PACKAGE / place / f"{key}.py").exists()), None)
+    if unlisted and key.isidentifier() and not key.startswith("_"):
+        raise ValueError(f"{unlisted}/{key}.py is not on the list of methods yet: run `make sync`")
     raise KeyError(f"no method is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 

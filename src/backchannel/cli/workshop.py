@@ -27,4 +27,4 @@ def new(
         print_json({"written": [str(path) for path in written]})
         return
     print("\n".join(f"wrote {path}" for path in written))
-    print("next: fill them in, add the paper to refs.bib and a line to CHANGELOG.md, run `make sync` and `make test`")
+    print("next: run `make sync`, which puts it on the list; then CONTRIBUTING.md from step 3")

@@ -1,7 +1,8 @@
 """`backchannel new FAMILY NAME`: the three files of a method, ready to be filled in.
 
 The skeleton is a working method (follow the leader with a uniform share of exploration), so that the battery passes
-before the first line is changed; its proofs are missing, and say so by failing.
+before the first line is changed; its proofs are missing, and say so by failing. The first method of a family brings
+the test that runs the battery.
 """
 
 from __future__ import annotations
@@ -157,8 +158,29 @@ def claim(seed: int, full: bool) -> Evidence:
 '''
 
 
+_BATTERY = '''"""The battery, on every learner of the family."""
+
+import pytest
+
+from backchannel.card import discover
+from backchannel.testing.battery import CHECKS
+
+METHODS = [method for method in discover("FAMILY") if method.card.protocol == "learner"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_every_learner(check, method):
+    check(method)
+'''
+
+
 def write_skeleton(package: Path, family: str, key: str) -> list[Path]:
-    """Write the three files of `family`/`key` under `package`; ValueError if the name does not serve or is taken."""
+    """Write the three files of `family`/`key` under `package`, and a fourth if no test there runs a battery.
+
+    Raises:
+        ValueError: if the name does not serve, or is taken.
+    """
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r}; one of {', '.join(FAMILIES)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", key) or keyword.iskeyword(key):
@@ -170,6 +192,8 @@ def write_skeleton(package: Path, family: str, key: str) -> list[Path]:
         folder / "tests" / f"test_{key}.py": _TESTS,
         folder / "claims" / f"{key}.py": _CLAIM,
     }
+    if not any("battery" in path.read_text() for path in (folder / "tests").glob("test_*.py")):
+        files[folder / "tests" / "test_battery.py"] = _BATTERY
     taken = [path for path in files if path.exists()]
     if taken:
         raise ValueError(f"{taken[0]} exists already")

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -159,7 +160,10 @@ def test_new_writes_three_files_and_refuses_to_overwrite(tmp_path):
     (tmp_path / "online").mkdir()
     code, out, _ = call("new", "online", "my_method", "--package", tmp_path, "--json")
     assert code == 0
-    assert len(json.loads(out)["written"]) == 3
+    written = [str(Path(path).relative_to(tmp_path / "online")) for path in json.loads(out)["written"]]
+    three = ["my_method.py", "tests/test_my_method.py", "claims/my_method.py"]
+    assert written == [*three, "tests/test_battery.py"]  # the first of a family brings the battery
+    assert len(json.loads(call("new", "online", "other", "--package", tmp_path, "--json")[1])["written"]) == 3
     assert "def my_method(" in (tmp_path / "online" / "my_method.py").read_text()
     code, _, said = call("new", "online", "my_method", "--package", tmp_path)
     assert code == 2

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backchannel.card import index
-from backchannel.cli import app, methods  # noqa: F401  (registers its commands)
+from backchannel.cli import app, methods
 
 
 def found(*arguments):
@@ -23,6 +23,19 @@ def test_delay_and_delayed_find_the_same():
 @pytest.mark.parametrize("topic", sorted({topic for entry in index() for topic in entry["topics"]}))
 def test_every_topic_finds_every_card_that_has_it(topic):
     assert {entry["key"] for entry in index() if topic in entry["topics"]} <= set(found(topic))
+
+
+def test_a_method_that_is_not_on_the_list_yet(tmp_path, monkeypatch):
+    (tmp_path / "online").mkdir()
+    (tmp_path / "online" / "my_method.py").touch()
+    monkeypatch.setattr(methods, "PACKAGE", tmp_path)
+    for command in ("show", "claim"):
+        with pytest.raises(
+            ValueError, match=r"online/my_method\.py is not on the list of methods yet: run `make sync`"
+        ):
+            CliRunner().invoke(app, [command, "my_method"], catch_exceptions=False)
+    with pytest.raises(KeyError, match="no method is called 'my_other_method'"):
+        CliRunner().invoke(app, ["show", "my_other_method"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

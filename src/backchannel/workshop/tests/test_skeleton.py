@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import backchannel
+from backchannel.card import FAMILIES, index
 from backchannel.workshop.skeleton import write_skeleton
 from backchannel.workshop.status import status, written_tests
 from backchannel.workshop.sync import GLOSSARY, HAVE, vocabulary
@@ -113,6 +114,22 @@ def test_what_is_there_is_not_written_over(copy):
     with pytest.raises(ValueError, match=r"my_method\.py exists already"):
         write_skeleton(copy, "online", "my_method")
     assert (copy / "online" / "my_method.py").read_text() == before
+
+
+def test_the_first_method_of_a_family_brings_its_battery(copy):
+    assert copy / "games" / "tests" / "test_battery.py" in write_skeleton(copy, "games", "first_game")
+    assert len(write_skeleton(copy, "games", "second_game")) == 3
+    tests = str(copy / "games" / "tests" / "test_battery.py")
+    done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(copy), tests, "-k", "first_game")
+    assert "12 passed, 12 deselected" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_the_library_with_methods_runs_its_battery(family, tmp_path):
+    shutil.copytree(PACKAGE / family, tmp_path / family, ignore=shutil.ignore_patterns("__pycache__"))
+    learners = [entry for entry in index() if (entry["family"], entry["protocol"]) == (family, "learner")]
+    brings = tmp_path / family / "tests" / "test_battery.py" in write_skeleton(tmp_path, family, "my_method")
+    assert not (brings and learners)
 
 
 @pytest.mark.parametrize("name", ["Exp3", "3exp", "my-method", "a.b", "../up", "", "class", "_hidden", "naïve"])
