@@ -7,8 +7,20 @@ from typing import Annotated
 import typer
 
 from backchannel.cli import app
-from backchannel.cli.learn import Text, Texts, column_map
 from backchannel.cli.methods import AsJson
+from backchannel.cli.options import (
+    Action,
+    Category,
+    Context,
+    Items,
+    Options,
+    Position,
+    Propensity,
+    Reward,
+    Time,
+    column_map,
+    refuse,
+)
 from backchannel.cli.show import print_json
 
 
@@ -20,24 +32,36 @@ def convert(
     to_format: Annotated[
         str | None, typer.Option("--to", help="jsonl, csv, parquet, open-bandit, vw or vw-adf; else by the ending.")
     ] = None,
-    action: Text = None,
-    reward: Text = None,
-    propensity: Text = None,
-    context: Texts = None,
-    category: Texts = None,
-    time: Text = None,
-    options: Text = None,
-    position: Text = None,
-    logged_by: Annotated[str, typer.Option(help="Of open-bandit: random or bts.")] = "random",
+    action: Action = None,
+    reward: Reward = None,
+    propensity: Propensity = None,
+    context: Context = None,
+    category: Category = None,
+    time: Time = None,
+    options: Options = None,
+    position: Position = None,
+    items: Items = None,
+    logged_by: Annotated[str | None, typer.Option(help="Of open-bandit: random (default) or bts.")] = None,
     skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write a log in another format, whole or not at all."""
     from backchannel.cli.progress import bar
     from backchannel.ledger.convert import convert as job
+    from backchannel.ledger.open_bandit import is_packaged
 
-    names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
-    columns = column_map({**names, "position": position}, context, category)
+    if not is_packaged(source):
+        refuse({"--logged-by": logged_by}, f"is for open-bandit, not for {source}")
+    columns = column_map(
+        context,
+        category,
+        action=action,
+        reward=reward,
+        propensity=propensity,
+        time=time,
+        options=options,
+        position=position,
+    )
     with bar(quiet=as_json) as progress:
         said = job(
             source,
@@ -45,7 +69,8 @@ def convert(
             to_format,
             source_format=from_format,
             columns=columns,
-            logged_by=logged_by,
+            items=items,
+            logged_by=logged_by or "random",
             skip_bad_rows=skip_bad_rows,
             progress=lambda share: progress("converting", share),
         )

@@ -87,7 +87,13 @@ class Columns:
             if not names and pattern != "*":
                 raise LogError(f"{file} has no column {pattern!r} for the context; {nearest(pattern, header)}")
             context |= {name: name for name in names}
-        forced = {name for pattern in self.categories for name in matching(pattern, list(context))}
+        forced: set[str] = set()
+        for pattern in self.categories:
+            names = matching(pattern, list(context))
+            if not names and pattern != "*":
+                near = nearest(pattern, context)
+                raise LogError(f"the context of {file} has no column {pattern!r} to be a category; {near}")
+            forced |= set(names)
         return Resolved(single, context, features, frozenset(forced))
 
 

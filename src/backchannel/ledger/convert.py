@@ -26,8 +26,9 @@ from backchannel.feedback import encode
 from backchannel.ledger import chunk
 from backchannel.ledger.columns import Columns
 from backchannel.ledger.native import records
+from backchannel.ledger.open_bandit import is_packaged
 from backchannel.ledger.problems import LogError, Problems, counted
-from backchannel.ledger.read import fill
+from backchannel.ledger.read import Items, fill
 from backchannel.ledger.sources import SUFFIXES, find
 from backchannel.ledger.store import Store, first_line
 from backchannel.ledger.tables import write_open_bandit, write_table
@@ -43,6 +44,7 @@ def convert(
     *,
     source_format: str | None = None,
     columns: Columns | None = None,
+    items: str | os.PathLike[str] | Items | None = None,
     logged_by: str = "random",
     skip_bad_rows: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -58,6 +60,8 @@ def convert(
             target's suffix if not given.
         source_format: the format of `source`; recognised if not given.
         columns: what the columns of a source table mean.
+        items: features of the options that never change, as for `open_log`. "jsonl" and "vw-adf" name them with
+            every option of every decision, tables hold those that are numbers.
         logged_by: of the packaged `open-bandit`: the policy that made the log.
         skip_bad_rows: up to so many bad rows are left out and counted.
         progress: called now and then with the part of a source file that has been read.
@@ -74,12 +78,12 @@ def convert(
     store = Store(name, text=True, progress=progress)
     try:
         with _beside(path) as beside:
-            if format == "jsonl":
+            if format == "jsonl" and items is None and columns is None:
                 copied = _copy_records(store, name, source_format, beside, gzipped, problems)
                 if copied is not None:
                     return copied + problems.notes()
-            fill(store, name, source_format, columns, None, problems, logged_by)
-            writer = Writer(store)
+            found = fill(store, name, source_format, columns, items, problems, logged_by)
+            writer = Writer(store, found or {})
             if store.summed:
                 several = counted(store.summed, "decision", "decisions")
                 writer.say(f"the rewards of {several} with more than one are added up; the sum is written")
@@ -93,7 +97,7 @@ def convert(
                         write_native(writer, file)
                     else:
                         write_vw(writer, file, blocks=format == "vw-adf")
-            return store.notes + problems.notes() + writer.sentences
+            return store.notes + problems.notes() + writer.said()
     except duckdb.Error as error:
         raise LogError(f"{name} cannot be converted to {path}: {first_line(error)}") from None
     finally:
@@ -104,7 +108,7 @@ def _copy_records(
     store: Store, name: str, source_format: str | None, target: Path, gzipped: bool, problems: Problems
 ) -> list[str] | None:
     """Native to native: every record, as it is; None if the source is another format."""
-    if name == "open-bandit" and not os.path.exists(name):
+    if is_packaged(name):
         return None
     found = find(name, source_format, store.folder)
     if found[0].format != "jsonl":

@@ -14,7 +14,7 @@ import numpy as np
 
 from backchannel.feedback import Decision, Feedback, Record, decode
 from backchannel.ledger import chunk
-from backchannel.ledger.problems import LogError, Problems, counted
+from backchannel.ledger.problems import SLATES, LogError, Problems, counted
 from backchannel.ledger.sources import Source
 from backchannel.ledger.store import Store
 
@@ -35,7 +35,10 @@ def read_native(store: Store, source: Source, problems: Problems) -> None:
         rows: list[chunk.Row] = []
         answers: list[Feedback] = []
         for number, record in records(source, first, lines, problems):
-            if isinstance(record, Decision):
+            if isinstance(record, Decision) and isinstance(record.action, list) and len(record.action) > 1:
+                found = f"expected one option, found a list of {len(record.action)}"
+                problems.add(f"{source.name}, row {number}, column 'action': {found}; {SLATES}")
+            elif isinstance(record, Decision):
                 rows.append(chunk.Row(number, record))
             elif record.kind in USED:
                 answers.append(record)

@@ -9,6 +9,7 @@ References: saito2021open.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -46,11 +47,16 @@ def columns_for(header: Sequence[str]) -> Columns:
         position=COLUMNS.position,
         time=COLUMNS.time if COLUMNS.time in header else None,
         context=COLUMNS.context if any(name.startswith("user_feature_") for name in header) else (),
-        categories=COLUMNS.categories,
+        categories=COLUMNS.categories if any(name.startswith("user_feature_") for name in header) else (),
         option_features=COLUMNS.option_features
         if any(name.startswith("user-item_affinity_") for name in header)
         else {},
     )
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a source's name means the packaged log: a file of that name comes first."""
+    return name == "open-bandit" and not os.path.exists(name)
 
 
 def packaged(logged_by: str) -> tuple[Path, Path]:

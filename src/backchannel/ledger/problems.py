@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SLATES = "the log holds slates, which `learn` does not read"
+
 
 class LogError(ValueError):
     """A log that cannot be read or written as asked; the message is one sentence for its owner."""

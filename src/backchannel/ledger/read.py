@@ -22,7 +22,7 @@ from backchannel.ledger.columns import Columns
 from backchannel.ledger.log import Log
 from backchannel.ledger.native import join, read_native
 from backchannel.ledger.problems import LogError, Problems, nearest
-from backchannel.ledger.sources import Source, find
+from backchannel.ledger.sources import TABLES, Source, find
 from backchannel.ledger.store import Store, first_line
 from backchannel.ledger.stored import StoredLog
 from backchannel.ledger.tabular import Table, read_table, unreadable
@@ -81,7 +81,10 @@ def fill(
 ) -> Items | None:
     """Read all that `name` names into the store; returns the features of the options."""
     given: Any = items
-    if name == "open-bandit" and not os.path.exists(name):
+    if open_bandit.is_packaged(name):
+        for what, value in (("format", format), ("column map", columns)):
+            if value is not None:
+                raise LogError(f"the packaged open-bandit takes no {what}: its own is known")
         path, items_path = open_bandit.packaged(logged_by)
         found = [Source(path, f"open-bandit ({logged_by})", "parquet", False)]
         given = items_path if items is None else items
@@ -89,6 +92,8 @@ def fill(
         store.notes.append(open_bandit.ATTRIBUTION)
     else:
         found = find(name, format, store.folder)
+        if columns is not None and found[0].format not in TABLES:
+            raise LogError(f"a column map is for tables; {found[0].name} is {found[0].format} and needs none")
     for index, each in enumerate(found):
         store.file_of = (index, len(found))
         if each.format == "jsonl":

@@ -18,6 +18,7 @@ from pathlib import Path
 from backchannel.ledger.problems import LogError, nearest
 
 FORMATS = ("jsonl", "csv", "parquet", "vw", "vw-adf")
+TABLES = ("csv", "parquet")  # the formats whose columns a column map explains
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet", ".pq": "parquet", ".vw": "vw",

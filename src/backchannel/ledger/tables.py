@@ -41,7 +41,7 @@ def write_table(writer: Writer, path: Path, format: str, gzipped: bool) -> None:
             cells[CONTEXT + name] = f"{column}::BOOLEAN"
         else:
             cells[(CATEGORY if format == "csv" and _misleads(writer, column) else CONTEXT) + name] = column
-    for feature, options in _option_cells(writer).items():
+    for feature, options in _option_cells(writer, items=True).items():
         escaped = feature.replace("%", "%25").replace(".", "%2E")
         cells |= {f"{OPTION}{escaped}.{option}": cell for option, cell in options.items()}
     if format == "parquet":
@@ -86,7 +86,8 @@ def write_open_bandit(writer: Writer, path: Path, gzipped: bool) -> None:
         for index, (name, column) in enumerate(store.categorical.items()):
             writer.say(f"the context {name!r} is written as 'user_feature_{index}'")
             cells[f"user_feature_{index}"] = column
-    features = _option_cells(writer)
+    features = _option_cells(writer, items=False)
+    writer.leave_items(writer.item_features, "Open Bandit has features of items in another file, item_context.csv")
     affinity = features.pop("affinity", {})
     if features:
         writer.say(f"options have an affinity only: left out {', '.join(map(repr, list(features)[:5]))}")
@@ -105,8 +106,28 @@ def _misleads(writer: Writer, column: str) -> bool:
     return not writer.store.one(f"SELECT count(*) FILTER ({looks}) FROM ({head})")[0]
 
 
-def _option_cells(writer: Writer) -> dict[str, dict[str, str]]:
-    """{feature: {option: SQL}} of the numbers that options have; says which features are no numbers."""
+def _option_cells(writer: Writer, items: bool) -> dict[str, dict[str, str]]:
+    """{feature: {option: SQL}} of the numbers that options have, those of `items` too; says what is left out."""
+    found = {feature: dict(options) for feature, options in _own_cells(writer).items()}
+    if items:
+        text = [f for f in writer.item_features if any(isinstance(i.get(f), str | bool) for i in writer.items.values())]
+        writer.leave_items(text, "a table holds numbers of items, not their text")
+        for option, features in writer.items.items():
+            for feature, value in features.items():
+                if feature not in text:
+                    cells = found.setdefault(feature, {})
+                    if option in cells:
+                        writer.twice.add(feature)
+                    own = cells.get(option, "NULL")
+                    cells[option] = f"coalesce({own}, {float(value)!r}::DOUBLE)"
+    if sum(map(len, found.values())) > WIDEST:
+        writer.say(f"features of options would take more than {WIDEST:,} columns: left out; jsonl and vw-adf hold them")
+        return {}
+    return found
+
+
+def _own_cells(writer: Writer) -> dict[str, dict[str, str]]:
+    """The same of the numbers that rows say themselves."""
     store = writer.store
     if store.wide or "features" not in store.columns:
         return store.wide
@@ -129,9 +150,6 @@ def _option_cells(writer: Writer) -> dict[str, dict[str, str]]:
     if text:
         names = ", ".join(map(repr, sorted(text)[:5]))
         writer.say(f"a table holds numbers of options, not their text: left out what is text in {names}")
-    if sum(map(len, found.values())) > WIDEST:
-        writer.say(f"features of options would take more than {WIDEST:,} columns: left out")
-        return {}
     return {feature: options for feature, options in found.items() if options}
 
 

@@ -1,7 +1,8 @@
 """Tables: CSV and Parquet, read by DuckDB straight into the store, without a row passing through Python.
 
 A context column of a CSV is numeric if whatever its first thousand rows hold of it is a number, and categorical else; a
-numeric one must stay so. Parquet says itself what is a number. An empty cell is missing.
+numeric one must stay so. A note tells of a categorical column most of whose cells are numbers, unless it was declared
+to be one. Parquet says itself what is a number. An empty cell is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from backchannel.ledger.columns import Columns, Resolved, own_layout
-from backchannel.ledger.problems import LogError, Problems, counted
+from backchannel.ledger.problems import SLATES, LogError, Problems, counted, shortened
 from backchannel.ledger.sources import Source
 from backchannel.ledger.store import Store, first_line, identifier, key_sql, list_sql, literal
 
@@ -122,8 +123,10 @@ def unreadable(source: Source, error: duckdb.Error) -> LogError:
 
 
 def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) -> None:
-    kinds = _kinds(store, table, resolved)
     single = resolved.single
+    if table.types.get(single["action"], "").endswith("[]"):
+        raise LogError(f"{table.shown}, column {single['action']!r}: expected one option, found lists; {SLATES}")
+    kinds, doubted = _kinds(store, table, resolved)
     if store.files and ("time" in single) != ("time" in store.meanings):
         raise LogError(f"{table.shown} and {store.files[0]} disagree: only one of them has times")
     file = len(store.files)
@@ -145,7 +148,7 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
             values[meaning], wrong = _cell(table, single[meaning], meaning)
             check(single[meaning], EXPECTED[meaning], wrong)
     if "options" in single:
-        store.ragged()
+        store.offers()
         values["options"] = offers = table.options(single["options"])
         wrong = (
             f"{table.text(single['options'])} IS NOT NULL AND NOT coalesce(list_contains({offers}, {action}), false)"
@@ -185,6 +188,8 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
     came = store.insert(values, table.source)
     if table.is_csv:
         _rejected(store, table, file, problems)
+    for column in doubted:
+        _doubt(store, table, column)
     store.rows += came
     unused = resolved.unused(table.header)
     if unused and file == 0:
@@ -212,12 +217,13 @@ def _truth(table: Table, column: str) -> tuple[str, str]:
     return f"coalesce(TRY_CAST({cell} AS BOOLEAN), true)", f"{cell} IS NOT NULL AND TRY_CAST({cell} AS BOOLEAN) IS NULL"
 
 
-def _kinds(store: Store, table: Table, resolved: Resolved) -> dict[str, str]:
-    """For each part of the context: "number", "truth" or "text"."""
+def _kinds(store: Store, table: Table, resolved: Resolved) -> tuple[dict[str, str], list[str]]:
+    """For each part of the context: "number", "truth" or "text"; and the columns of text that hold numbers, too."""
     known = dict.fromkeys(store.numeric, "number") | dict.fromkeys(store.categorical, "text")
     known |= dict.fromkeys(store.truths - store.texts, "truth")
     known |= dict.fromkeys(resolved.categories, "text")
     asked = {name: column for name, column in resolved.context.items() if name not in known}
+    doubted: list[str] = []
     for name, column in list(asked.items()):
         if not table.is_csv:  # a file with types says itself
             numeric = not table.is_text(column)
@@ -238,7 +244,26 @@ def _kinds(store: Store, table: Table, resolved: Resolved) -> dict[str, str]:
             filled, numbers, truths = found[3 * index : 3 * index + 3]
             if filled:
                 known[name] = "number" if filled == numbers else "truth" if filled == truths else "text"
-    return {name: known.get(name, "text") for name in resolved.context}
+                if 0 < numbers < filled:
+                    doubted.append(asked[name])
+    return {name: known.get(name, "text") for name in resolved.context}, doubted
+
+
+def _doubt(store: Store, table: Table, column: str) -> None:
+    """Say so if most cells of a column that is read as categories are numbers."""
+    cell = table.text(column)
+    number = f"TRY_CAST({cell} AS DOUBLE)"
+    text = f"{cell} IS NOT NULL AND {number} IS NULL"
+    filled, numbers, line, value = store.one(
+        f"SELECT count({cell}), count({number}), min(line) FILTER ({text}), arg_min({cell}, line) FILTER ({text}) "
+        f"FROM {table.sample}"
+    )
+    if 2 * numbers > filled:
+        row = store.one(f"SELECT row FROM log WHERE seq = {line + store.rows - 1}")[0]
+        store.notes.append(
+            f"column {column!r} of {table.shown} is read as categories: row {row} holds {shortened(value)}, "
+            f"but {numbers:,} of its {filled:,} cells are numbers"
+        )
 
 
 def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None:

@@ -5,15 +5,16 @@ What a format cannot hold is said in sentences, one for each kind of loss that t
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from typing import Any, NamedTuple
 
 import msgspec
 
 from backchannel.feedback import Decision, Feedback, encode
-from backchannel.ledger.problems import counted
+from backchannel.ledger.problems import LogError, counted
 from backchannel.ledger.store import Store
 from backchannel.ledger.stored import in_order
 
@@ -41,9 +42,9 @@ class Row(NamedTuple):
 
 
 class Writer:
-    """A filled store (with `text`), and what it holds."""
+    """A filled store (with `text`), and what it holds; `items` are features of options that never change."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, items: Mapping[str, Mapping[str, Any]]) -> None:
         self.store = store
         kinds = ("id", "policy", "version", "time", "feedback_time", "propensity", "reward")
         counts = ", ".join(f"count({kind})" for kind in kinds)
@@ -54,11 +55,35 @@ class Writer:
         self.hidden = int(store.one("SELECT count(*) FROM log WHERE shown = false")[0])
         self.ragged = "options" in store.meanings
         self.truths = store.truths - store.texts
+        self.items = {name: _item(name, items[name]) for name in self.actions() if name in items}
+        self.item_features = list(dict.fromkeys(feature for each in self.items.values() for feature in each))
+        self.twice: set[str] = set()  # features of items that rows have, too
         self.sentences: list[str] = []
 
     def say(self, sentence: str) -> None:
         """One thing that the target does not hold."""
         self.sentences.append(sentence)
+
+    def said(self) -> list[str]:
+        """All that was said."""
+        if self.twice:
+            both = ", ".join(map(repr, sorted(self.twice)[:5]))
+            self.say(f"features both of rows and of items: a row's own are written, of {both}")
+        return self.sentences
+
+    def leave_items(self, features: list[str], why: str) -> None:
+        """Say which features of items the target does not hold."""
+        if features:
+            names = ", ".join(map(repr, features[:5])) + (", ..." if len(features) > 5 else "")
+            self.say(f"{why}: left out {names}; jsonl and vw-adf hold them")
+
+    def option(self, name: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
+        """All features of an option in a row where it has `own` features."""
+        held = self.items.get(name)
+        if not held or not own:
+            return held or own
+        self.twice |= held.keys() & own.keys()
+        return held | dict(own)
 
     def actions(self) -> list[str]:
         """Every option, in order."""
@@ -80,6 +105,7 @@ class Writer:
         cells = fixed + [absent.format(column) for column in store.numeric.values()] + list(store.categorical.values())
         wide = [(name, feature, column) for feature, held in store.wide.items() for name, column in held.items()]
         cells += [column for _, _, column in wide]
+        kept = set(self.item_features)  # where a row's own 0 is not the same as nothing
         names = [*store.numeric, *store.categorical]
         truths = {name for name in names if name in self.truths}
         width = len(fixed)
@@ -94,7 +120,7 @@ class Writer:
                 options, held = cell[width - 2 : width]
                 features: dict[str, dict[str, Any]] = msgspec.json.decode(held) if held else {}
                 for (name, feature, _), value in zip(wide, cell[width + len(names) :], strict=True):
-                    if value and (options is None or name in options):
+                    if (value or (value is not None and feature in kept)) and (options is None or name in options):
                         features.setdefault(name, {})[feature] = value
                 yield Row._make((*cell[: width - 2], options, features, context))
 
@@ -106,12 +132,13 @@ def write_native(writer: Writer, file: BufferedIOBase) -> None:
         writer.say(
             f"decisions are numbered, since {'some ids are missing or repeated' if some else 'there are no ids'}"
         )
-    everyone = writer.actions() if writer.store.wide else None
+    everyone = writer.actions() if writer.store.wide or writer.items else None
     for row in writer.each():
         name = row.id if writer.has_ids and row.id is not None else str(row.seq + 1)
         options: Any = row.options
         if row.features or everyone is not None:
-            options = {option: row.features.get(option, {}) for option in options or everyone or ()}
+            offered = options or everyone or ()
+            options = {option: writer.option(option, row.features.get(option, {})) for option in offered}
         decision = Decision(
             id=name,
             action=row.action,
@@ -156,11 +183,13 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
         names = {name: str(index + 1) for index, name in enumerate(actions)}
         shown = ", ".join(f"{index} = {name}" for name, index in list(names.items())[:10])
         writer.say(f"actions are numbered: {shown}" + (", ..." if len(names) > 10 else ""))
-    changed = [
-        name for name in [*store.numeric, *store.categorical, *(names if blocks else ())] if SPECIAL.search(name)
-    ]
+    written = [*store.numeric, *store.categorical, *([*names, *writer.item_features] if blocks else [])]
+    changed = [name for name in written if SPECIAL.search(name)]
     if changed:
         writer.say(f"names with spaces, bars, colons or percent signs are percent-encoded, such as {changed[0]!r}")
+    if not blocks:
+        writer.leave_items(writer.item_features, "one line a decision cannot hold features of items")
+    plain = {name: f"'{names[name]}{_features(writer.items.get(name, {}))}" for name in actions}
     single = features_lost = 0
     for row in writer.each():
         if row.reward is None:
@@ -173,7 +202,9 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
             lines = [f"shared {tag}{context}"]
             for option in row.options or actions:
                 chosen = f"0:{label} " if option == row.action else ""
-                lines.append(f"{chosen}'{names[option]}{_features(row.features.get(option, {}))}")
+                own = row.features.get(option)
+                line = f"'{names[option]}{_features(writer.option(option, own))}" if own else plain[option]
+                lines.append(chosen + line)
             file.write(("\n".join(lines) + "\n\n").encode())
         else:
             features_lost += any(row.features.values())
@@ -190,7 +221,18 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
         writer.say(f"{counted(single, 'row offers', 'rows offer')} one option only, which is not held")
 
 
-def _features(given: dict[str, Any]) -> str:
+def _item(name: str, features: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item has, without what is missing."""
+    found = {}
+    for feature, value in features.items():
+        if isinstance(value, int | float) and math.isinf(value):
+            raise LogError(f"the item {name!r} has the feature {feature!r} of {value}: expected a finite number")
+        if value is not None and value == value:
+            found[feature] = value
+    return found
+
+
+def _features(given: Mapping[str, Any]) -> str:
     """Namespaces and features, from the first bar on."""
     spaces: dict[str, list[str]] = {"": []}
     for name, value in given.items():

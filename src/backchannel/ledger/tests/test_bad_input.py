@@ -60,7 +60,9 @@ BAD = {
     "native mixed types": ("x.jsonl", DECISION + "\n\n" + DECISION.replace("3", '"old"'),
                            ["row 3", "'age'", "finite number", "'old'"]),
     "native time lost": ("x.jsonl", f"{DECISION}\n{line(Decision('e', 'a'))}", ["row 2", "'time'", "None"]),
-    "native slate": ("x.jsonl", line(Decision("e", ["a", "b"])), ["row 1", "'action'", "list of 2"]),
+    "native slate": ("x.jsonl", line(Decision("e", ["a", "b"])),
+                     ["row 1", "'action'", "list of 2", "the log holds slates, which `learn` does not read"]),
+    "native empty slate": ("x.jsonl", line(Decision("e", [])), ["row 1", "'action'", "list of 0"]),
     "native nested": ("x.jsonl", line(Decision("e", "a", None, {"x": [1]})), ["row 1", "'x'", "[1]"]),
     "native huge number": ("x.jsonl", DECISION.replace("3", "3" + "0" * 400), ["row 1"]),
     "native huge reward": ("x.jsonl", DECISION + "\n" + line(Feedback("f", "d", "reward", 7)).replace("7", "7" * 400),
@@ -145,6 +147,54 @@ def test_known_parquet_values_are_checked(tmp_path):
     duckdb.sql("SELECT 'a' AS action, 1.0 AS reward UNION ALL SELECT 'b', 'nan'::DOUBLE").write_parquet(str(path))
     with pytest.raises(LogError, match="row 2, column 'reward': expected a finite number"):
         open_log(path)
+
+
+def test_known_slates(tmp_path):
+    good = [line(Decision(str(i), "a", None, {}, 0.5)) for i in range(3)]
+    (tmp_path / "x.jsonl").write_text("\n".join([good[0], line(Decision("s", ["a", "b"])), *good[1:]]))
+    log = open_log(tmp_path / "x.jsonl", skip_bad_rows=1)
+    assert log.rows == 3
+    assert any("row 2" in note and "slates" in note for note in log.notes)
+    duckdb.sql("SELECT ['a', 'b'] AS action, 1.0 AS reward").write_parquet(str(tmp_path / "x.parquet"))
+    with pytest.raises(LogError, match=r"x\.parquet, column 'action': expected one option, found lists; .* slates"):
+        open_log(tmp_path / "x.parquet")
+
+
+def test_known_text_among_numbers_is_noted(tmp_path):
+    path = tmp_path / "x.csv"
+    rows = [
+        f"a,{i % 2},{i},{'n/a' if i == 4 else i},{'K' if i < 60 else i},{'' if i < 50 else i}\n" for i in range(100)
+    ]
+    path.write_text("action,reward,age,income,grade,late\n" + "".join([*rows[:2], "a,1\n", *rows[2:]]))
+    context = ("age", "income", "grade", "late")
+    log = open_log(path, columns=Columns(action="action", reward="reward", context=context), skip_bad_rows=1)
+    assert (log.numeric, log.categorical) == (["age", "late"], ["income", "grade"])
+    said = [note for note in log.notes if "categories" in note]
+    assert said == [
+        f"column 'income' of {path} is read as categories: row 6 holds 'n/a', but 99 of its 100 cells are numbers"
+    ]
+    assert [int(row) for row in next(log.batches()).row[2:5]] == [4, 5, 6]  # row 3 is the bad one
+    declared = Columns(action="action", reward="reward", context=context, categories=("income",))
+    assert not [note for note in open_log(path, columns=declared, skip_bad_rows=1).notes if "categories" in note]
+
+
+def test_known_maps_that_mean_nothing(tmp_path):
+    (tmp_path / "x.vw").write_text("1:1:0.5 | a\n")
+    (tmp_path / "x.jsonl").write_text(DECISION)
+    (tmp_path / "x.csv").write_text(HEAD + GOOD)
+    columns = Columns(action="action")
+    for name in ("x.vw", "x.jsonl"):
+        with pytest.raises(LogError, match=r"a column map is for tables; .*x\..* needs none"):
+            open_log(tmp_path / name, columns=columns)
+        with pytest.raises(LogError, match="a column map is for tables"):
+            convert(tmp_path / name, tmp_path / "y.jsonl", columns=columns)
+    with pytest.raises(LogError, match="the packaged open-bandit takes no column map"):
+        open_log("open-bandit", columns=columns)
+    with pytest.raises(LogError, match="the packaged open-bandit takes no format"):
+        open_log("open-bandit", format="csv")
+    columns = Columns(action="action", context=("context.age",), categories=("context.cty",))
+    with pytest.raises(LogError, match=r"no column 'context\.cty' to be a category; did you mean 'context\.age'\?"):
+        open_log(tmp_path / "x.csv", columns=columns)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.vw"])
