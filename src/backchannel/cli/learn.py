@@ -12,10 +12,22 @@ import typer
 
 from backchannel.cli import app
 from backchannel.cli.methods import AsJson
+from backchannel.cli.options import (
+    Action,
+    Category,
+    Context,
+    Items,
+    Options,
+    Position,
+    Propensity,
+    Reward,
+    Seed,
+    Time,
+    column_map,
+    refuse,
+)
 from backchannel.cli.show import print_json, print_table
 
-Text = Annotated[str | None, typer.Option(rich_help_panel="What the columns mean")]
-Texts = Annotated[list[str] | None, typer.Option(rich_help_panel="What the columns mean")]
 CHANNEL = "As if the feedback ..."
 
 
@@ -25,15 +37,15 @@ def learn(
     policy: Annotated[list[str] | None, typer.Option(help="A method's key; more than once for more.")] = None,
     out: Annotated[Path, typer.Option(help="Where policies, report.html and result.json go.")] = Path("learned"),
     format: Annotated[str | None, typer.Option(help="jsonl, csv, parquet, vw or vw-adf; else recognised.")] = None,
-    action: Text = None,
-    reward: Text = None,
-    propensity: Text = None,
-    context: Texts = None,
-    category: Texts = None,
-    time: Text = None,
-    options: Text = None,
-    position: Text = None,
-    items: Annotated[str | None, typer.Option(help="A table with features of each option.")] = None,
+    action: Action = None,
+    reward: Reward = None,
+    propensity: Propensity = None,
+    context: Context = None,
+    category: Category = None,
+    time: Time = None,
+    options: Options = None,
+    position: Position = None,
+    items: Items = None,
     reward_range: Annotated[tuple[float, float] | None, typer.Option(help="Least and largest possible reward.")] = None,
     logged_by: Annotated[
         str | None, typer.Option(help="open-bandit: random or bts; digits, replay: uniform or stale.")
@@ -50,7 +62,7 @@ def learn(
     ] = None,
     flip: Annotated[float, typer.Option(help="lied with this probability.", rich_help_panel=CHANNEL)] = 0.0,
     skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Learn policies from a log, estimate what each would have earned, and write them with a report."""
@@ -59,8 +71,16 @@ def learn(
     from backchannel.decide.told import Channel, seconds
 
     channel = Channel(delay=seconds(delay), drop=drop, budget=budget, flip=flip, seed=seed)
-    names = {"action": action, "reward": reward, "propensity": propensity, "time": time, "options": options}
-    columns = column_map({**names, "position": position}, context, category)
+    columns = column_map(
+        context,
+        category,
+        action=action,
+        reward=reward,
+        propensity=propensity,
+        time=time,
+        options=options,
+        position=position,
+    )
     _writable(out)
     with bar(quiet=as_json) as progress:
         opened = _open(log, format, columns, items, logged_by, replay_supervised, label, skip_bad_rows, seed, progress)
@@ -82,7 +102,7 @@ def act(
     requests: Annotated[
         str, typer.Argument(help="JSON lines: {context, options?, id?}; default standard input.")
     ] = "-",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Let a policy decide: one decision with its propensity for each request, as JSON lines."""
     import msgspec
@@ -108,18 +128,6 @@ def act(
     sys.stdout.buffer.flush()
 
 
-def column_map(names: dict[str, str | None], context: list[str] | None, category: list[str] | None) -> Any:
-    """The `Columns` of a table's options; None where no option was given."""
-    from backchannel.ledger.columns import Columns
-
-    given = {name: column for name, column in names.items() if column is not None}
-    if not given and not context and not category:
-        return None
-    if "action" not in given:
-        raise ValueError("a column map needs --action: the column that says what was chosen")
-    return Columns(**given, context=tuple(context or ()), categories=tuple(category or ()))  # type: ignore[arg-type]
-
-
 def _open(
     log: str | None,
     format: str | None,
@@ -133,14 +141,22 @@ def _open(
     progress: Any,
 ) -> Any:
     from backchannel.decide.replay import DIGITS, ReplayedTable
+    from backchannel.ledger.open_bandit import is_packaged
     from backchannel.ledger.read import open_log
 
     if (log is None) == (table is None):
         raise ValueError("name one log, or a table with --replay-supervised")
+    if table is None:
+        refuse({"--label": label}, "needs --replay-supervised: only a table that is replayed has right answers")
     if table is not None or log == "digits":
         if table is not None and label is None:
             raise ValueError("--replay-supervised needs --label: the column that holds the right answer")
+        what = "digits" if table is None else "a replayed table"
+        given = {"--format": format, "--action": columns, "--items": items, "--skip-bad-rows": skip}
+        refuse(given, f"is for a log of decisions; {what} is none")
         return ReplayedTable(table or DIGITS, label or "digit", logged_by or "stale", seed)
+    if not is_packaged(str(log)):
+        refuse({"--logged-by": logged_by}, f"is for open-bandit, digits and replayed tables, not for {log}")
     return open_log(
         str(log),
         format=format,
@@ -153,11 +169,16 @@ def _open(
 
 
 def _other(log: str | None, against: str | None, logged_by: str | None, columns: Any, progress: Any) -> Any:
+    from backchannel.ledger.open_bandit import is_packaged
     from backchannel.ledger.read import open_log
+    from backchannel.ledger.sources import TABLES, find
 
-    if against is None and log == "open-bandit":
-        return open_log(log, logged_by="random" if logged_by == "bts" else "bts")
-    return open_log(against, columns=columns) if against is not None else None
+    if against is None:
+        packaged = log is not None and is_packaged(log)
+        return open_log(str(log), logged_by="random" if logged_by == "bts" else "bts") if packaged else None
+    if is_packaged(against) or (against != "-" and find(against, None, "")[0].format not in TABLES):
+        columns = None
+    return open_log(against, columns=columns)
 
 
 def _writable(out: Path) -> None:
