@@ -213,38 +213,11 @@ def _write(out: Path, learned: Any, policies: list[Any]) -> list[Path]:
 
 
 def _print(learned: Any, written: list[Path]) -> None:
-    facts = learned.log
-    print(
-        f"{facts.name}: {facts.rows:,} decisions, {len(facts.actions)} options, {len(facts.contexts)} context columns"
-    )
-    earned = facts.earned
-    print(f"its own policy earned {earned.value:.4g} a decision [{earned.low:.4g}, {earned.high:.4g}]")
-    for note in facts.notes:
-        print(f"note: {note}")
-    known = any(policy.true_value is not None for policy in learned.policies)
-    columns = ["policy", "estimated value", "95 % interval", "lift over the log", "effective rows", "verdict"]
-    rows = []
-    for p in learned.policies:
-        row: list[Any] = [p.key]
-        if p.answered:
-            lift = f"{p.lift.value:+.4g} [{p.lift.low:+.4g}, {p.lift.high:+.4g}]"
-            row += [p.value.value, f"{p.value.low:.4g} to {p.value.high:.4g}", lift]
-        else:
-            row += ["cannot say", "-", "-"]
-        row += [f"{p.effective_rows:,.0f}", p.verdict if p.answered else "The log cannot answer."]
-        rows.append([*row[:2], p.true_value, *row[2:]] if known else row)
-    print_table("what each would earn", [*columns[:2], "true value", *columns[2:]] if known else columns, rows)
-    for each in learned.against:
-        print(
-            f"the policy of {each.name}, estimated from this log: {each.estimate.value:.4g} "
-            f"[{each.estimate.low:.4g}, {each.estimate.high:.4g}] from {each.effective_rows:,.0f} effective rows; "
-            f"it really earned {each.earned.value:.4g} [{each.earned.low:.4g}, {each.earned.high:.4g}]"
-        )
-    for warning in learned.warnings:
-        print(f"warning: {warning}")
-    print(
-        f"{learned.seconds:.1f} s; wrote {', '.join(str(path) for path in written[:2])} and {len(written) - 2} policies"
-    )
+    from backchannel.report import terminal
+
+    print("\n".join(terminal.before(learned)))
+    print_table("what each would earn", *terminal.table(learned), spare=terminal.SPARE)
+    print("\n".join(terminal.after(learned, written)))
 
 
 def _plain(learned: Any) -> dict[str, Any]:

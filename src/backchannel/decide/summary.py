@@ -58,6 +58,11 @@ def policy_result(
         if lift.low <= 0 <= lift.high and lift.value != 0:
             settle = diagnostics.rows_to_settle(lift.value, float(difference.std()))
     said = diagnostics.verdict(found)
+    if value is not None and not scan.low <= estimates[ESTIMATOR].value <= scan.high:
+        said.append(
+            "The estimate lies outside the range of rewards, and was cut to it: too few rows speak for this policy to "
+            "trust its interval."
+        )
     return PolicyResult(
         key=method.key,
         name=method.card.name,

@@ -75,6 +75,12 @@ def about(count: float | None) -> str:
     return f"{round(int(count), -digits):,}"
 
 
+def many(x: float, noun: str, plural: str = "") -> str:
+    """A count with its noun: 1 row, 1,797 rows, 3.2 rows."""
+    said = count(x) if x < 100 else f"{x:,.0f}"
+    return f"{said} {noun if said == '1' else plural or noun + 's'}"
+
+
 def count(x: float) -> str:
     """A count that need not be whole: effective rows, weights."""
     if not math.isfinite(x):

@@ -1,0 +1,96 @@
+"""The terminal's table: short words, whole numbers on one line, and fewer columns where there is less room."""
+
+from pathlib import Path
+
+import pytest
+
+from backchannel.cli.show import print_table
+from backchannel.decide.result import Curve, Estimate, Monitor
+from backchannel.report import terminal
+from backchannel.report.tests.test_page import DRAW, LOSS, WIN, learned, log, policy
+
+FILES = [Path("out/report.html"), Path("out/result.json"), Path("out/a.policy")]
+
+
+def _shown(capsys, monkeypatch, found, columns):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    print_table("what each would earn", *terminal.table(found), spare=terminal.SPARE)
+    return capsys.readouterr().out.splitlines()
+
+
+def _four(**changed):
+    silent = policy("constant_best", answered=False, value=None, lift=None, effective_rows=12.0)
+    doubted = policy("epsilon_greedy", DRAW, verdict="One row carries 90% of the total weight.")
+    return learned(policy("batched_square_cb", WIN), doubted, policy("uniform", LOSS), silent, **changed)
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120, None])
+def test_every_policy_has_one_line_that_fits(capsys, monkeypatch, columns):
+    lines = _shown(capsys, monkeypatch, _four(), columns)
+    assert len(lines) == 3 + 4  # title, heads, a rule, and one line for each policy
+    assert max(map(len, lines)) <= (columns or 120)
+    assert lines[1].split()[:2] == ["policy", "value"]
+    words = (
+        ("batched_square_cb", "better"),
+        ("epsilon_greedy", "doubtful"),
+        ("uniform", "worse"),
+        ("const", "cannot say"),
+    )
+    for line, (key, word) in zip(lines[3:], words, strict=True):
+        assert line.startswith(key)
+        assert word in line
+
+
+def test_less_room_leaves_out_what_matters_less(capsys, monkeypatch):
+    found = _four(best_fixed=Estimate(0.5, 0.4, 0.6))
+    heads = {n: " ".join(_shown(capsys, monkeypatch, found, n)[1].split()) for n in (50, 80, 200)}
+    assert heads[50] == "policy value lift verdict"
+    assert heads[80] == "policy value true value lift 95 % of lift verdict"
+    assert heads[200] == f"{heads[80]} effective rows 95 % of value regret"
+
+
+def test_numbers_are_those_of_the_page():
+    found = learned(policy("a", WIN), policy("b", LOSS), best_fixed=Estimate(0.5, 0.4, 0.6))
+    columns, rows = terminal.table(found)
+    first = dict(zip(columns, rows[0], strict=True))
+    assert first == {
+        "policy": "a",
+        "value": "0.600",
+        "true value": "0.555",
+        "lift": "+0.200",
+        "95 % of lift": "+0.100..+0.300",
+        "verdict": "better",
+        "effective rows": "214",
+        "95 % of value": "0.500..0.700",
+        "regret": "0.000",
+    }
+    assert dict(zip(columns, rows[1], strict=True))["95 % of lift"] == "-0.300..-0.100"
+    assert "regret" not in terminal.table(learned(policy("a"))).columns
+    assert "true value" not in terminal.table(learned(policy("a", true_value=None))).columns
+
+
+def test_lines_around_the_table_say_the_rest():
+    lines = terminal.before(learned(policy("a")))
+    assert lines == [
+        "shop: 1,000 decisions, 2 options, 1 context column",
+        "its own policy earned 0.400 (0.380..0.420) a decision",
+        "note: data by someone",
+    ]
+    assert terminal.before(learned(policy("a"), facts=log(contexts=[])))[0].endswith("2 options, 0 context columns")
+    line = Curve("a", [1, 1000], [0.5, 0.6], [0.0, 0.4], [1.0, 0.8])
+    seen = Monitor("a", 3, line, line, 640, 0.1, 0.3)
+    said = terminal.after(_four(best_fixed=Estimate(0.5, 0.4, 0.6), monitor=seen, warnings=["Beware."]), FILES)
+    assert said == [
+        "doubtful: too few rows decide, or the weights are off; the page says which",
+        "the best option in hindsight, always taken, would have earned 0.500 (0.400..0.600)",
+        "looked at after every row, a is told apart from the log's own after 640 rows",
+        "the policy of other would have earned 0.500 (0.400..0.600), by this log's 250 effective rows; "
+        "it really earned 0.450 (0.440..0.460)",
+        "warning: Beware.",
+        "3.2 s; wrote out/report.html, out/result.json and 1 policy",
+    ]
+    never = terminal.after(learned(policy("a"), monitor=Monitor("a", 3, line, line, None, -0.1, 0.3)), FILES)
+    assert "looked at after every row, a is never told apart from the log's own in 1,000 rows" in never
