@@ -10,11 +10,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import webbrowser
 from pathlib import Path
+
+import duckdb
+import msgspec
+
+from backchannel.decide.replay import DIGITS
 
 LOGS = {"digits": ["digits", "--logged-by", "stale"], "open-bandit": ["open-bandit", "--logged-by", "random"]}
 
@@ -28,12 +34,23 @@ def main() -> None:
         subprocess.run(command, check=True)
     print("\n== a learned policy decides: backchannel act --policy demo/digits/lin_ts.policy", flush=True)
     act = [sys.executable, "-m", "backchannel.cli", "act", "--policy", str(out / "digits" / "lin_ts.policy")]
-    subprocess.run(act, input=b'{"id": "image-1"}\n{"id": "image-2"}\n', check=True)
+    for line in subprocess.run(act, input=images(), stdout=subprocess.PIPE, check=True).stdout.splitlines():
+        decision = json.loads(line)
+        print(f"{decision['id']}: decides {decision['action']}, with probability {decision['propensity']:.2g}")
     pages = [(out / name / "report.html").resolve() for name in LOGS]
     print("\npages: " + ", ".join(str(page) for page in pages))
     if sys.stdout.isatty() and shutil.which("xdg-open" if sys.platform.startswith("linux") else "open"):
         for page in pages:
             webbrowser.open(page.as_uri())
+
+
+def images(number: int = 3) -> bytes:
+    """So many requests: images with their 64 pixels; the id says what they show."""
+    table = duckdb.execute(f"FROM '{DIGITS}' LIMIT {number}")
+    names = [column[0] for column in table.description or ()]
+    rows = [dict(zip(names, row, strict=True)) for row in table.fetchall()]
+    requests = [{"id": f"image of a {row.pop('digit')}", "context": row} for row in rows]
+    return b"".join(msgspec.json.encode(request) + b"\n" for request in requests)
 
 
 if __name__ == "__main__":

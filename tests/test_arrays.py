@@ -161,6 +161,19 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
         tracemalloc.stop()
 
 
+def test_a_directory_that_claims_to_be_long_takes_no_memory(written):
+    whole = bytearray(written.read_bytes())
+    whole[-10:-6] = (2**31).to_bytes(4, "little")  # the size of the directory, in the last record
+    written.write_bytes(whole)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is not a file that backchannel wrote"):
+            read_arrays(written)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_what_was_not_written_so_is_refused(tmp_path):
     path = tmp_path / "file.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:  # compressed, but no bomb

@@ -6,6 +6,7 @@ renamed, so that a reader sees the old file or the new one, never half of one.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -51,11 +52,11 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     Raises:
         ValueError: in one sentence, if it is no such file or a damaged one.
     """
-    with open(path, "rb") as raw:
+    with _Clamped(path) as raw:
         try:
             with zipfile.ZipFile(raw) as file:
                 members = file.infolist()
-                if sum(member.file_size for member in members) > os.fstat(raw.fileno()).st_size:
+                if sum(member.file_size for member in members) > raw.size:
                     raise ValueError("its entries claim to be larger than the file")
                 arrays: dict[str, np.ndarray] = {}
                 for member in members:
@@ -72,6 +73,19 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
         except _DAMAGE as error:
             said = " ".join(str(error).split())
             raise ValueError(f"{path} is not a file that backchannel wrote, or it is damaged ({said})") from None
+
+
+class _Clamped(io.BufferedReader):
+    """zipfile asks for as many bytes as the file claims to hold, for which room would be made first."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most what is there."""
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _array(name: str, data: bytes) -> np.ndarray:

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point."""
-    from backchannel.cli import convert, learn, methods, report, workshop  # noqa: F401  (each registers its commands)
+    from backchannel.cli import act, convert, learn, methods, report, workshop  # noqa: F401  (each registers its commands)
 
     try:
         app()

@@ -1,10 +1,9 @@
-"""`learn` and `act`: policies from a log, with an honest estimate of each, and one that acts."""
+"""`learn`: policies from a log, with an honest estimate of each."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,38 +93,6 @@ def learn(
         print_json({**_plain(learned), "written": [str(path) for path in written]})
     else:
         _print(learned, written)
-
-
-@app.command()
-def act(
-    policy: Annotated[Path, typer.Option(help="A file that `learn` wrote.")],
-    requests: Annotated[
-        str, typer.Argument(help="JSON lines: {context, options?, id?}; default standard input.")
-    ] = "-",
-    seed: Seed = 0,
-) -> None:
-    """Let a policy decide: one decision with its propensity for each request, as JSON lines."""
-    import msgspec
-
-    from backchannel.decide.policyfile import Request, load_policy
-    from backchannel.decide.policyfile import act as decide
-    from backchannel.feedback import encode
-
-    loaded = load_policy(policy)
-    decoder = msgspec.json.Decoder(Request)
-
-    def lines() -> Iterator[Request]:
-        with sys.stdin.buffer if requests == "-" else open(requests, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield decoder.decode(line)
-                    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                        raise ValueError(f"request {number} is not a JSON object with a context: {error}") from None
-
-    for decision in decide(loaded, lines(), seed):
-        sys.stdout.buffer.write(encode(decision) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 def _open(

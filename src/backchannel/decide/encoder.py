@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -13,6 +15,7 @@ from backchannel.ledger.log import Batch, Log
 
 WIDTH = 64
 BITS = 18
+MOST_BITS = 30
 MOST_CATEGORIES = 16  # columns of its own for each categorical context column; rarer values share one
 MOST_COLUMNS = 160  # a context of more dense columns than this is hashed with a sign into WIDTH
 MOST_VALUES = 2**20  # of a column, counted; values first met after so many others are rare ones
@@ -23,7 +26,7 @@ def measured(numbers, count, mean, squares):
 """
 
 
-class Encoder(msgspec.Struct):
+class Encoder(msgspec.Struct, forbid_unknown_fields=True):
     """How rows of one log become features. Everything is a list or a number: it is kept as JSON.
 
     Attributes:
@@ -51,24 +54,55 @@ class Encoder(msgspec.Struct):
     bits: int = BITS
 
     def __post_init__(self) -> None:
-        """An encoder from a file must not lead compiled code outside its arrays."""
-        places = [column for columns in self.columns for column in columns.values()] + self.others
-        sound = (
-            len(self.mean) == len(self.scale) == len(self.numeric)
-            and len(self.columns) == len(self.others) == len(self.categorical)
-            and 1 <= self.bits <= 30
-            and len(self.actions) > 0
-            and self.dimension >= 1
-            and (self.hashed or all(-1 <= column < self.dimension for column in places))
-            and (self.hashed or self.dimension > len(self.numeric))
-        )
+        """An encoder from a file must not lead compiled code outside its arrays, nor ask for more than a log makes."""
+        for names, what in ((self.actions, "option"), (self.numeric + self.categorical, "column")):
+            twice = [name for name, times in Counter(names).items() if times > 1]
+            if twice:
+                raise ValueError(f"the {what} {twice[0]!r} is named twice")
+        if not self.actions:
+            raise ValueError("there are no options")
+        if not 1 <= self.bits <= MOST_BITS:
+            raise ValueError(f"bits must lie in 1..{MOST_BITS}, not {self.bits}")
+        if self.ragged and not (self.hashed and self.own):
+            raise ValueError("ragged options must have features of their own, hashed")
+        for what, size, names in (
+            ("mean", len(self.mean), self.numeric),
+            ("scale", len(self.scale), self.numeric),
+            ("columns", len(self.columns), self.categorical),
+            ("others", len(self.others), self.categorical),
+        ):
+            if size != len(names):
+                raise ValueError(f"{what} has {size} entries for {len(names)} columns")
+        for name, mean, scale in zip(self.numeric, self.mean, self.scale, strict=True):
+            if not (math.isfinite(mean) and math.isfinite(scale) and scale > 0):
+                raise ValueError(f"the column {name!r} has no finite mean and scale: its numbers are too large")
+        self._check_places()
         if self.items is not None:
-            start, key, value = self.items
-            rising = all(a <= b for a, b in pairwise(start))
-            sound = sound and len(start) == len(self.actions) + 1 and start[0] == 0 and rising
-            sound = sound and start[-1] == len(key) == len(value)
-        if not sound:
-            raise ValueError("the description of the features contradicts itself")
+            _check_items(self.items, len(self.actions))
+
+    def _check_places(self) -> None:
+        """Every frequent value has a dense column of its own, and so have the rarer ones of each column together."""
+        places = [place for place in self.others if place != -1]
+        for name, columns in zip(self.categorical, self.columns, strict=True):
+            places += columns.values()
+            if not all(key.isascii() and key.isdecimal() and 0 < int(key[:21]) < 2**64 for key in columns):
+                raise ValueError(f"the values of the column {name!r} must be named by their 64-bit keys")
+        first = 1 + len(self.numeric)
+        if sorted(places) != list(range(first, first + len(places))):
+            raise ValueError(f"the dense columns of categories must be {first} to {first + len(places) - 1}")
+        width = WIDTH if self.hashed else first + len(places)
+        if self.dimension != width or width > MOST_COLUMNS:
+            raise ValueError(f"dimension is {self.dimension}, but its columns make {width}, at most {MOST_COLUMNS}")
+
+
+def _check_items(items: tuple[list[int], list[int], list[float]], actions: int) -> None:
+    start, key, value = items
+    if len(start) != actions + 1 or start[0] != 0 or any(a > b for a, b in pairwise(start)):
+        raise ValueError(f"the features of {actions} options must begin at {actions + 1} rising places from 0")
+    if not start[-1] == len(key) == len(value):
+        raise ValueError(f"{start[-1]} features of options need as many keys and values")
+    if not all(0 <= each < 2**64 for each in key) or not all(map(math.isfinite, value)):
+        raise ValueError("the features of options must have 64-bit keys and finite values")
 
 
 def fit_encoder(log: Log, batches: Iterable[Batch]) -> Encoder:

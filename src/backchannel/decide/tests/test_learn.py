@@ -9,11 +9,12 @@ import pytest
 
 from backchannel.card import find
 from backchannel.decide import policies
+from backchannel.decide.acting import Request, act
 from backchannel.decide.features import encode, firsts, fit_encoder
 from backchannel.decide.fold import Passes
 from backchannel.decide.learn import learn
 from backchannel.decide.model import Normal, predict, solve
-from backchannel.decide.policyfile import Request, act, load_policy
+from backchannel.decide.policyfile import load_policy
 from backchannel.decide.replay import DIGITS, ReplayedTable
 from backchannel.decide.scan import Scan
 from backchannel.ledger.read import open_log
@@ -103,8 +104,9 @@ def test_weighing_equals_brute_force(digits, key):
     method = find(key)
     passes = Passes(policies.make(method, policy.given), method.card.context)
     n = batch.reward.size
-    q, rng = np.full(10 * n, 0.5), np.random.default_rng(0)
-    table = passes.weigh(policy.state, block, np.ones(n, bool), q, rng, np.zeros(10))
+    table = passes.weigh(
+        policy.state, block, np.ones(n, bool), np.full(10 * n, 0.5), np.random.default_rng(0), np.zeros(10)
+    )
     if key == "exp3":
         expected = np.empty(10)
         method.factory(**policy.given).probabilities(policy.state, np.empty(0), expected)
@@ -138,8 +140,14 @@ def test_a_memorising_feature_earns_nothing(tmp_path):
     method = find("square_cb")
     passes = Passes(policies.make(method, policy.given), "sparse")
     batch = next(log.batches())
-    block, use, rng = encode(policy.encoder, batch), np.ones(n, bool), np.random.default_rng(0)
-    table = passes.weigh(policy.state, block, use, np.zeros(2 * n), rng, np.zeros(2))
+    table = passes.weigh(
+        policy.state,
+        encode(policy.encoder, batch),
+        np.ones(n, bool),
+        np.zeros(2 * n),
+        np.random.default_rng(0),
+        np.zeros(2),
+    )
     weight = table[:, 0] / 0.5
     assert (weight * batch.reward).sum() / weight.sum() > 0.55  # what the same rows would have said
 
