@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from backchannel.cli import act
 from backchannel.cli.tests.test_commands import CSV, ROWS, call
+
+assert act  # registers its command
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_learn_refuses_what_does_not_apply(folder, monkeypatch, arguments, words
 
 
 def test_seeds_are_not_negative(folder):
-    for arguments in (["claim", "hedge"], ["learn", folder / "log.csv"]):
+    for arguments in (["act", "--policy", folder / "x.policy"], ["claim", "hedge"], ["learn", folder / "log.csv"]):
         code, _, said = call(*arguments, "--seed", -1)
         assert code == 2
         assert "--seed" in said
