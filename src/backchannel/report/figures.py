@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from backchannel.decide.result import Bars, Calibration, Curve, Estimate
+from backchannel.decide.result import Bars, Calibration, Curve, Estimate, Monitor
 from backchannel.report.markup import Child, Markup, name, tag
-from backchannel.report.words import Numbers, count, told
+from backchannel.report.words import Numbers, many, told
 
 Say = Callable[[float], str]
 
@@ -121,19 +121,21 @@ def learning(curve: Curve, own: Estimate, axis: Scale, label: str, words: Number
     points = drawable(curve)
     last = points[-1]
     across = Scale(0, max(last[0], 1))
-    said = f"{label}: after {last[0]:,} rows {words.say(last[1])} ({words.say(last[2])} to {words.say(last[3])})"
-    up = [(10 * across.at(n), 1000 - 10 * axis.at(high)) for n, _, _, high in points]
-    down = [(10 * across.at(n), 1000 - 10 * axis.at(low)) for n, _, low, _ in points]
-    line = [(10 * across.at(n), 1000 - 10 * axis.at(value)) for n, value, _, _ in points]
-    drawn = _box(
-        tag("path", d=_path(up + down[::-1]) + "Z", class_="band"),
-        tag("path", d=_path(line), class_="curve", vector_effect="non-scaling-stroke"),
-    )
+    said = f"{label}: after {many(last[0], 'row')} {words.say(last[1])} ({words.say(last[2])} to {words.say(last[3])})"
+    drawn = _box(*_banded(points, across, axis, "band", "curve"))
     y = axis.at(own.value) if math.isfinite(own.value) else None
     reference = [] if y is None else [tag("line", x1="0", x2="100%", y1=_p(100 - y), y2=_p(100 - y), class_="own")]
-    ticks = [across.low, across.high / 2, across.high]
-    below = [(across.at(n), f"{n:,.0f}") for n in ticks]
-    return _plot(170, axis, below, [*reference, drawn], said)
+    return _plot(170, axis, _counts(across), [*reference, drawn], said)
+
+
+def watched(found: Monitor, axis: Scale, label: str, words: Numbers) -> Markup:
+    """A policy's value and that of the log's own, each with its band, as rows come in."""
+    across = Scale(0, found.value.rows[-1])
+    both = [(found.own, "ownband", "ownline"), (found.value, "band", "curve")]
+    drawn = [p for curve, band, line in both for p in _banded(drawable(curve), across, axis, band, line)]
+    ends = [f"{words.say(c.value[-1])} ({words.say(c.low[-1])} to {words.say(c.high[-1])})" for c, _, _ in both]
+    said = f"{label} after {many(found.value.rows[-1], 'row')}: {ends[1]}; the log's own policy: {ends[0]}"
+    return _plot(300, axis, [(across.at(n), f"{n:,.0f}") for n in across.ticks()], [_box(*drawn)], said)
 
 
 def weights(bars: Bars, label: str, effective: float) -> Markup:
@@ -143,7 +145,7 @@ def weights(bars: Bars, label: str, effective: float) -> Markup:
     drawn = [
         tag(
             "rect",
-            tag("title", f"weight {low:.3g} to {high:.3g}: {n:,.0f} rows"),
+            tag("title", f"weight {low:.3g} to {high:.3g}: {many(n, 'row')}"),
             x=_p(i * wide + 0.1 * wide),
             width=_p(0.8 * wide),
             y=_p(100 - 100 * math.log10(1 + n) / top),
@@ -160,7 +162,8 @@ def weights(bars: Bars, label: str, effective: float) -> Markup:
     rows = [
         (100 * math.log10(1 + n) / top, f"{n:,}") for n in (10**k for k in range(0, int(top) + 1, 1 + int(top > 4)))
     ]
-    said = f"Importance weights of {label}: {sum(bars.counts):,.0f} rows, worth {count(effective)} rows of its own"
+    worth = many(effective, "row")
+    said = f"Importance weights of {label}: {many(sum(bars.counts), 'row')}, worth {worth} of its own"
     return _plot(120, rows, below, [*drawn, *line], said)
 
 
@@ -170,7 +173,7 @@ def calibration(found: Calibration, words: Numbers) -> Markup:
     dots = [
         tag(
             "circle",
-            tag("title", f"{rows:,} rows: predicted {words.say(x)}, seen {words.say(y)}"),
+            tag("title", f"{many(rows, 'row')}: predicted {words.say(x)}, seen {words.say(y)}"),
             cx=_p(axis.at(x)),
             cy=_p(100 - axis.at(y)),
             r="5",
@@ -233,6 +236,24 @@ def _own(own: Estimate, axis: Scale, height: float) -> list[Markup]:
 def _diamond(at: float, said: str) -> Markup:
     shape = tag("path", tag("title", said), d="M0 -7L6 0L0 7L-6 0Z", class_="true")
     return tag("svg", shape, x=_p(at), y="50%", width="1", height="1", class_="free")
+
+
+def _banded(
+    points: Sequence[tuple[int, float, float, float]], across: Scale, axis: Scale, band: str, line: str
+) -> list[Markup]:
+    """A band, and a line through it."""
+    up = [(10 * across.at(n), 1000 - 10 * axis.at(high)) for n, _, _, high in points]
+    down = [(10 * across.at(n), 1000 - 10 * axis.at(low)) for n, _, low, _ in points]
+    middle = [(10 * across.at(n), 1000 - 10 * axis.at(value)) for n, value, _, _ in points]
+    return [
+        tag("path", d=_path(up + down[::-1]) + "Z", class_=band),
+        tag("path", d=_path(middle), class_=line, vector_effect="non-scaling-stroke"),
+    ]
+
+
+def _counts(across: Scale) -> list[tuple[float, str]]:
+    """Labels of an axis of rows: its ends and its middle."""
+    return [(across.at(n), f"{n:,.0f}") for n in (across.low, across.high / 2, across.high)]
 
 
 def _box(*paths: Markup) -> Markup:

@@ -1,7 +1,7 @@
 """The page: what `learn` found, in one HTML file that loads nothing and runs nothing.
 
 Sentences first, numbers second. Whatever comes from the data is escaped (`markup`), numbers that are not finite are
-dashes (`words`), and parts without data are left out (`sections`).
+dashes (`words`), and parts without data are left out (`findings`, `over_time`, `grounds`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from backchannel.decide.result import Learned
-from backchannel.report import sections, words
+from backchannel.report import findings, grounds, over_time, words
 from backchannel.report.markup import Markup, join, name, tag
 
 _ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -35,15 +35,16 @@ def page(learned: Learned) -> str:
     title = f"{learned.log.name}: what other policies would have earned"
     parts = [
         _head(learned),
-        sections.values(learned),
-        sections.table(learned),
-        sections.curves(learned),
-        sections.choices(learned),
-        sections.weights(learned),
-        sections.calibrated(learned),
-        sections.told(learned),
-        sections.against(learned),
-        sections.estimators(learned),
+        findings.values(learned),
+        findings.table(learned),
+        over_time.watched(learned),
+        over_time.curves(learned),
+        findings.choices(learned),
+        grounds.weights(learned),
+        grounds.calibrated(learned),
+        over_time.told(learned),
+        grounds.against(learned),
+        grounds.estimators(learned),
         _method(learned),
         _limits(learned),
     ]
@@ -64,11 +65,8 @@ def page(learned: Learned) -> str:
 def _head(learned: Learned) -> Markup:
     first, second = words.headline(learned)
     log, say = learned.log, words.numbers(learned)
-    # `learn` says once more, as a warning, what the headline says: that no policy can be told apart.
     warned = [
-        tag("p", tag("strong", "Warning. "), text, class_="warning", role="note")
-        for text in learned.warnings
-        if text.split(" on these ")[0] != first.split(" on these ")[0]
+        tag("p", tag("strong", "Warning. "), text, class_="warning", role="note") for text in words.warnings(learned)
     ]
     facts: list[tuple[str, str, str]] = [
         ("Decisions", f"{log.rows:,}", "" if log.with_feedback == log.rows else f"{log.with_feedback:,} with feedback"),
@@ -93,16 +91,12 @@ def _head(learned: Learned) -> Markup:
 def _method(learned: Learned) -> Markup:
     log = learned.log
     sentences = (
-        "Rows fall at random into two halves; each policy, and a linear model of the reward, is learned from "
-        "either half. "
-        f"Each row is then weighed under the policy that was learned from the other half, by the estimator named "
-        f"{words.estimator(learned.estimator).lower()}: the model's guess, corrected by what was seen, each row "
-        f"weighted by "
-        "how much likelier the policy is than the log to make its choice. "
-        "Intervals come from resampling the rows. "
-        "A value is therefore that of a policy learned from half the log; the policy that is written was learned "
-        "from all "
-        "of it."
+        "Rows fall at random into two halves; each policy, and a linear model of the reward, is learned from either "
+        "half. Each row is then weighed under the policy that was learned from the other half, by the estimator "
+        f"named {words.estimator(learned.estimator).lower()}: the model's guess, corrected by what was seen, each row "
+        "weighted by how much likelier the policy is than the log to make its choice. Intervals come from resampling "
+        "the rows. A value is therefore that of a policy learned from half the log; the policy that is written was "
+        "learned from all of it."
     )
     parts = [tag("p", sentences), tag("p", _PROPENSITIES.get(log.propensities, ""))]
     if learned.command:
@@ -123,15 +117,13 @@ def _limits(learned: Learned) -> Markup:
         "What the log left out. If its policy looked at something that is not in the log, the estimates can be wrong "
         "without a sign of it.",
         "The future. The estimates are for decisions like the logged ones.",
-        "Rows that hang together. Rows are resampled one by one; if several come from one person, the true "
-        "intervals are "
-        "wider.",
+        "Rows that hang together. Rows are resampled one by one; if several come from one person, the true intervals "
+        "are wider.",
     ]
     if many:
         limits.append(
-            "The best of many. Each interval holds 95 times in 100 on its own; the best of several looks a "
-            "little better "
-            "than it is."
+            "The best of many. Each interval holds 95 times in 100 on its own; the best of several looks a little "
+            "better than it is."
         )
     return tag("section", tag("h2", "What this cannot tell"), tag("ul", *[tag("li", _lead(text)) for text in limits]))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from backchannel.decide.result import Estimate, Learned, PolicyResult
-from backchannel.report.words import Numbers, doubted, many, numbers, told
+from backchannel.decide.result import Estimate, Learned
+from backchannel.report.words import Numbers, headline, many, numbers, told, verdict, warnings
 
 SPARE = (
     "regret",
@@ -56,7 +56,7 @@ def table(learned: Learned) -> Table:
 
 def after(learned: Learned, written: Sequence[Path]) -> list[str]:
     """Lines below the table: what its words mean, what else was found, and where all of it is."""
-    say, lines = numbers(learned), []
+    say, lines = numbers(learned), [_plain(" ".join(headline(learned)))]
     doubtful = any(verdict(p) == "doubtful" for p in learned.policies)
     if doubtful:
         lines.append("doubtful: too few rows decide, or the weights are off; the page says which")
@@ -75,20 +75,9 @@ def after(learned: Learned, written: Sequence[Path]) -> list[str]:
             f"the policy of {each.name} would have earned {_full(each.estimate, say)}, by this log's "
             f"{many(each.effective_rows, 'effective row')}; it really earned {_full(each.earned, say)}"
         )
-    lines += [f"warning: {warning}" for warning in learned.warnings]
+    lines += [f"warning: {warning}" for warning in warnings(learned)]
     files = ", ".join(str(path) for path in written[:2])
     return [*lines, f"{learned.seconds:.1f} s; wrote {files} and {many(len(written) - 2, 'policy', 'policies')}"]
-
-
-def verdict(p: PolicyResult) -> str:
-    """The verdict in a word or two."""
-    if not p.answered:
-        return "cannot say"
-    if doubted(p):
-        return "doubtful"
-    if p.lift is None or p.lift.low <= 0 <= p.lift.high:
-        return "not told apart"
-    return "better" if p.lift.low > 0 else "worse"
 
 
 def _full(found: Estimate, say: Numbers) -> str:

@@ -77,7 +77,7 @@ def about(count: float | None) -> str:
 
 def many(x: float, noun: str, plural: str = "") -> str:
     """A count with its noun: 1 row, 1,797 rows, 3.2 rows."""
-    said = count(x) if x < 100 else f"{x:,.0f}"
+    said = count(x)
     return f"{said} {noun if said == '1' else plural or noun + 's'}"
 
 
@@ -133,6 +133,23 @@ def doubted(policy: PolicyResult) -> bool:
     return not policy.verdict.startswith(("Better than the log", "Worse than the log", "Cannot be told apart"))
 
 
+def verdict(p: PolicyResult) -> str:
+    """The verdict in a word or two."""
+    if not p.answered:
+        return "cannot say"
+    if doubted(p):
+        return "doubtful"
+    if p.lift is None or p.lift.low <= 0 <= p.lift.high:
+        return "not told apart"
+    return "better" if p.lift.low > 0 else "worse"
+
+
+def warnings(learned: Learned) -> list[str]:
+    """The warnings, but for the one that says once more what the headline says: that no policy can be told apart."""
+    first = headline(learned)[0].split(" on these ")[0]
+    return [text for text in learned.warnings if text.split(" on these ")[0] != first]
+
+
 def headline(learned: Learned) -> tuple[str, str]:
     """One sentence that answers what the reader asks first, and one that says how sure that is."""
     say, rows = numbers(learned), f"{learned.log.with_feedback:,}"
@@ -158,7 +175,7 @@ def headline(learned: Learned) -> tuple[str, str]:
         if doubted(best):
             return f"{first}; but do not rely on it yet.", f"{second} {best.verdict}"
         return f"{first}.", second
-    unsettled = [p for p in heard if p.lift is not None and p.lift.high >= 0]
+    unsettled = [p for p in heard if p.lift is not None and (p.lift.high >= 0 or doubted(p))]
     needed = [p.rows_to_settle for p in unsettled if p.rows_to_settle is not None]
     if not unsettled:
         best = heard[0]
@@ -173,6 +190,16 @@ def headline(learned: Learned) -> tuple[str, str]:
         return f"No policy can be told apart from the log's own on these {rows} rows{more}.", own
     worse = listed([p.name for p in heard if p not in unsettled])
     return f"No policy is clearly better than the log's own on these {rows} rows{more}.", f"Worse: {worse}. {own}"
+
+
+def hindsight(best: Estimate, say: Numbers) -> str:
+    """What the best option, always taken, would have earned, and what regret means beside it."""
+    return (
+        "Regret: this log was drawn uniformly, and so shows what the best option in hindsight, always taken, would "
+        f"have earned: {say.full(best)}. A policy's regret is that less its value, below 0 where it beats every fixed "
+        "option. The option is chosen on one half of the rows and judged on the other; the intervals take no option "
+        "as known."
+    )
 
 
 def cost(found: Sequence[Told], names: dict[str, str], say: Numbers) -> str:

@@ -7,7 +7,7 @@ import pytest
 from backchannel.cli.show import print_table
 from backchannel.decide.result import Curve, Estimate, Monitor
 from backchannel.report import terminal
-from backchannel.report.tests.test_page import DRAW, LOSS, WIN, learned, log, policy
+from backchannel.report.tests.made import DRAW, LOSS, WIN, learned, log, policy
 
 FILES = [Path("out/report.html"), Path("out/result.json"), Path("out/a.policy")]
 
@@ -84,6 +84,8 @@ def test_lines_around_the_table_say_the_rest():
     seen = Monitor("a", 3, line, line, 640, 0.1, 0.3)
     said = terminal.after(_four(best_fixed=Estimate(0.5, 0.4, 0.6), monitor=seen, warnings=["Beware."]), FILES)
     assert said == [
+        "BATCHED_SQUARE_CB would have earned 0.600 a decision, 0.200 more than the log's own policy. With 95 % "
+        "confidence it earns 0.100 to 0.300 more than the log's own 0.400.",
         "doubtful: too few rows decide, or the weights are off; the page says which",
         "the best option in hindsight, always taken, would have earned 0.500 (0.400..0.600)",
         "looked at after every row, a is told apart from the log's own after 640 rows",
@@ -92,5 +94,8 @@ def test_lines_around_the_table_say_the_rest():
         "warning: Beware.",
         "3.2 s; wrote out/report.html, out/result.json and 1 policy",
     ]
+    again = ["No policy can be told apart from the log's own on these 1,000 rows. It would need more."]
+    told = terminal.after(learned(policy("a", DRAW), warnings=again), FILES)
+    assert sum("told apart" in line for line in told) == 1  # the headline says it
     never = terminal.after(learned(policy("a"), monitor=Monitor("a", 3, line, line, None, -0.1, 0.3)), FILES)
     assert "looked at after every row, a is never told apart from the log's own in 1,000 rows" in never

@@ -1,0 +1,118 @@
+"""Sentences, numbers and figures."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from backchannel.decide.result import Bars, Estimate, PolicyResult
+from backchannel.report import figures, words
+from backchannel.report.page import page
+from backchannel.report.tests.made import DRAW, LOSS, WIN, Tree, learned, lift, log, policy
+
+
+@pytest.mark.parametrize(
+    ("policies", "first"),
+    [
+        ([policy("a", WIN), policy("b", DRAW)], "A would have earned 0.600 a decision, 0.200 more than the log's own"),
+        ([policy("a", lift(-0.3, 0.9)), policy("b", WIN)], "B would have earned 0.600 a decision, 0.200 more than"),
+        ([policy("a", DRAW)], "No policy can be told apart from the log's own on these 1,000 rows; about 184,000 rows"),
+        ([policy("a", DRAW), policy("b", LOSS)], "No policy is clearly better than the log's own on these 1,000 rows"),
+        ([policy("a", LOSS)], "The log's own policy is better than every policy learned here; the nearest, A, would"),
+        ([policy("a", answered=False), policy("b", answered=False)], "This log cannot answer for A and B."),
+        ([policy("a", answered=False, value=None, lift=None)], "This log cannot answer for A."),
+        ([policy("a", WIN, verdict="One row decides.")], "A would have earned 0.600 a decision, 0.200 more than"),
+        ([], "No policy was learned from this log."),
+    ],
+)
+def test_headline_says_what_the_facts_allow(policies: list[PolicyResult], first: str) -> None:
+    found, _ = words.headline(learned(*policies))
+    assert found.startswith(first)
+    assert found in Tree(page(learned(*policies))).text
+
+
+def test_headline_passes_a_doubt_on() -> None:
+    first, second = words.headline(learned(policy("a", WIN, verdict="One row decides.")))
+    assert first.endswith("but do not rely on it yet.")
+    assert "One row decides." in second
+    assert words.headline(learned(policy("a", WIN)))[0].endswith("more than the log's own policy.")
+    assert not any(words.doubted(policy("a", gain)) for gain in (WIN, DRAW, LOSS))
+
+
+def test_a_doubted_policy_is_not_called_worse() -> None:
+    doubted = policy("b", LOSS, verdict="One row decides.")
+    first, second = words.headline(learned(policy("a", DRAW), doubted, policy("c", LOSS)))
+    assert first.startswith("No policy is clearly better")
+    assert second.startswith("Worse: C. ")
+    assert words.headline(learned(doubted))[0].startswith("No policy can be told apart")
+
+
+def test_figures_say_their_numbers_to_those_who_cannot_see() -> None:
+    tree = Tree(page(learned(policy("a"))))
+    drawn = [a for tag, a in tree.tags if tag == "svg" and a.get("role") == "img"]
+    said = "\n".join(str(a["aria-label"]) for a in drawn)
+    assert all(a["aria-label"] for a in drawn)
+    assert "A: 0.600 (0.500 to 0.700), true value 0.555" in said
+    assert "after 1,000 rows 0.300 (0.280 to 0.320)" in said
+    assert "1,000 rows, worth 214 rows of its own" in said
+    hidden = [a for tag, a in tree.tags if tag == "svg" and "viewbox" not in a and a.get("class") != "free"]
+    assert all(a.get("role") == "img" or a.get("aria-hidden") == "true" for a in hidden)
+
+
+def test_marks_stand_where_the_numbers_are() -> None:
+    row = figures.Row("a", Estimate(0.5, 0.25, 0.75), true_value=0.6)
+    drawn = figures.forest([row], Estimate(0.4, 0.3, 0.5), figures.Scale(0.0, 1.0), words.Numbers(2))
+    assert '<line x1="25.00%" x2="75.00%"' in drawn
+    assert '<circle cx="50.00%"' in drawn
+    assert '<svg x="60.00%"' in drawn
+    assert '<rect x="30.00%" width="20.00%"' in drawn
+    bars = figures.weights(Bars([0.0, 0.1, 1.0, 10.0], [9.0, 0.0, 99.0]), "a", 5.0)
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)%"', bars)]
+    np.testing.assert_allclose(heights, [50.0, 100.0], atol=0.01)
+    assert f'x1="{200 / 3:.2f}%"' in bars  # the line of weight 1
+
+
+@pytest.mark.parametrize(
+    ("earned", "said"),
+    [
+        (Estimate(0.456, 0.433, 0.480), "0.456"),
+        (Estimate(0.0038, 0.0027, 0.0050), "0.0038"),
+        (Estimate(1_234_567.8, 1_200_000.0, 1_300_000.0), "1,234,568"),
+        (Estimate(0.25, math.nan, math.nan), "0.250"),
+    ],
+)
+def test_digits_follow_the_interval(earned: Estimate, said: str) -> None:
+    assert words.numbers(learned(facts=log(earned=earned))).say(earned.value) == said
+
+
+def test_words_for_numbers() -> None:
+    assert [words.about(n) for n in (7, 1234, 184_491, 40_304_503, 2_100_000_000)] == [
+        "7",
+        "1,230",
+        "184,000",
+        "40.3 million",
+        "2.1 billion",
+    ]
+    assert [words.many(x, "row") for x in (0, 1, 1.0, 1.4, 2, 214.4, 1797)] == [
+        "0 rows",
+        "1 row",
+        "1 row",
+        "1.4 rows",
+        "2 rows",
+        "214 rows",
+        "1,797 rows",
+    ]
+    assert words.many(1, "policy", "policies") + words.many(2, "policy", "policies") == "1 policy2 policies"
+    assert [words.share(x) for x in (0.0, 1e-5, 0.25, 0.9999, 1.0)] == ["0 %", "< 0.1 %", "25.0 %", "> 99.9 %", "100 %"]
+    assert words.moment(1574553634.76) == "2019-11-24 00:00 UTC"
+    assert words.listed(["a", "b", "c"]) == "a, b and c"
+    assert words.Numbers(2).say(-0.001) == "0.00"
+
+
+def test_axes_hold_their_values_and_have_round_ticks() -> None:
+    axis = figures.scale([0.0, 0.0268, math.nan, None])
+    assert axis.low < 0 < 0.0268 < axis.high
+    np.testing.assert_allclose(axis.ticks(), [0.0, 0.01, 0.02], atol=1e-12)
+    assert figures.scale([]).ticks()
+    assert figures.scale([3.0, 3.0]).ticks()
