@@ -2,10 +2,11 @@
 
 Two views of the same row. *Rows*: one dense vector x for all options (a constant 1, numbers scaled to mean 0 and
 deviation 1, each frequent category a column, the rest of a column one more), or, where options have features of their
-own, one vector for each option, its features and their products with the context's hashed with a sign into `WIDTH`
+own, one vector for each option: the context's features, its own and their products, hashed with a sign into `WIDTH`
 columns. (Where every row offers all options, features of theirs are seen by the sparse view alone: the dense one has a
-model for each option.) *Sparse*: each option's features hashed into 2^BITS weights: the option's name, its own
-features, and the products of both with every feature of the context.
+model for each option.) *Sparse*: each option's features hashed into 2^BITS weights: its name (where options have
+features of their own, a constant: names may be new), its own features, and the products of both with every feature of
+the context.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
     offered, option = np.empty(0, np.int64), np.empty(0, np.int64)
     if batch.offered is not None and batch.option is not None and (encoder.ragged or not offers_all(batch, actions)):
         offered, option = batch.offered, batch.option
-    if encoder.ragged and not (offered.size and own.start.size):
-        raise ValueError(f"the rows around {batch.row[0]} do not say which options they offer, with their features")
+    if encoder.ragged and not offered.size:
+        raise ValueError(f"the rows around {batch.row[0]} do not say which options they offer")
+    if encoder.ragged and not own.start.size:
+        own = nothing._replace(start=np.zeros(option.size + 1, np.int64))
     if own.start.size and not encoder.ragged and own.start.size != n * actions + 1:
         raise ValueError(
             f"the rows around {batch.row[0]} offer a part of the options with features; "

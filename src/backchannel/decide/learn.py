@@ -127,7 +127,7 @@ def _learn(
     """Pass 2. Returns the model for the rows of half 0 and of half 1: each fitted on the other."""
     comes, lies = channel.told(scan.rows), channel.false(scan.rows)
     normals = [Normal(scan.encoder), Normal(scan.encoder)]
-    at = 0
+    at = learned = 0
     for batch in log.batches():
         say("learning", at / scan.rows)
         n = batch.reward.size
@@ -145,7 +145,10 @@ def _learn(
             for f in range(2):
                 candidate.passes.learn(candidate.halves[f], block, heard & (half[part] != f), propensity, loss)
             candidate.passes.learn(candidate.whole, block, heard, propensity, loss)
-        at += n
+        at, learned = at + n, learned + int(heard.sum())
+    if not learned:
+        said = channel.words(log.has_time)
+        raise ValueError(f"no feedback of {log.name} gets through before it ends ({said}): nothing can be learned")
     return [solve([normals[1 - f]], scan.low, scan.high) for f in range(2)]
 
 

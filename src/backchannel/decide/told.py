@@ -65,6 +65,18 @@ class Channel(msgspec.Struct, frozen=True):
             comes &= stream(self.seed, "bought").permutation(rows) < self.budget
         return comes
 
+    def arrival(self, time: np.ndarray) -> np.ndarray:
+        """int64[rows]: by the end of which row each decision's feedback has come; rows or more: not within these.
+
+        `time` rises. Feedback that comes at the time of a row has come by its end.
+        """
+        rows = np.arange(time.size)
+        if not self.delay:
+            return rows
+        due = time + self.delay
+        last = np.maximum(np.searchsorted(time, due, side="right") - 1, rows)
+        return np.where(due <= time[-1], last, time.size)
+
     def false(self, rows: int) -> np.ndarray:
         """bool[rows]: whose reward lies."""
         return stream(self.seed, "false").random(rows) < self.flip

@@ -64,8 +64,11 @@ def rows_seen(block: Block, i: int, only: int) -> np.ndarray:
 
 @compiled
 def _own_row(block, i, o):
-    """An option's own features and their products with the context's, hashed."""
+    """The context's features (one of them is the constant), the option's own and their products, hashed."""
     block.rows[o, :] = 0.0
+    for f in range(block.key.shape[1]):
+        if block.key[i, f] != 0:
+            add_hashed(block.rows, o, block.key[i, f], block.value[i, f])
     j = block.offered[i] + o
     for a in range(block.start[j], block.start[j + 1]):
         own = block.option_key[a]
@@ -100,8 +103,8 @@ def sparse_seen(block: Block, i: int, only: int) -> Sparse:
 @compiled
 def _sparse_option(block, i, o, at):
     mask = block.mask[0]
-    if block.x.shape[0] > 0:  # the option's name, with each feature of the context (one of them is the constant)
-        at = _cross(block, i, block.name[o], 1.0, mask, at)
+    # With each feature of the context (one of them is the constant): the option's name, or what all options share.
+    at = _cross(block, i, block.name[o] if block.x.shape[0] > 0 else block.key[i, 0], 1.0, mask, at)
     if block.item_start.shape[0] > 0:
         for a in range(block.item_start[o], block.item_start[o + 1]):
             at = _cross(block, i, block.item_key[a], block.item_value[a], mask, at)

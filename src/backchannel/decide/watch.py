@@ -38,25 +38,22 @@ def watch(
         Channel(flip=0.1),
     ]
     if not channel.clear:
-        compared.insert(1, channel)
+        compared = [compared[0], channel, *(each for each in compared[1:] if each.words() != channel.words())]
+    heard = []
+    for each in compared:
+        rows = scan.rows if each is channel else n  # a budget is spent evenly over the whole log
+        comes, lies = each.told(rows)[:n] & there, each.false(rows)[:n]
+        arrival = np.where(comes, each.arrival(batch.time), n)
+        loss = (scan.high - np.where(lies, scan.low + scan.high - reward, reward)) / (scan.high - scan.low)
+        heard.append((each.words(log.has_time), arrival, loss))
     curves, told = {}, []
     for i, candidate in enumerate(candidates):
         say("comparing channels", i / len(candidates))
-        for number, each in enumerate(compared):
-            rows = scan.rows if each is channel else n  # a budget is spent evenly over the whole log
-            comes, lies = each.told(rows)[:n] & there, each.false(rows)[:n]
-            loss = (scan.high - np.where(lies, scan.low + scan.high - reward, reward)) / (scan.high - scan.low)
-            arrival = (
-                np.searchsorted(batch.time, batch.time + each.delay, side="right") - 1 if each.delay else np.arange(n)
-            )
-            arrival = np.where(
-                comes & (batch.time + each.delay <= batch.time[-1]), np.maximum(arrival, np.arange(n)), n
-            )
+        for number, (label, arrival, loss) in enumerate(heard):
             state = copy_state(candidate.learner.state)
             rng = stream(seed, "watch")
             probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
             weight = np.where(there, probability / propensity, 0.0)
-            label = each.words(log.has_time)
             curve = summary.curve(label, weight, reward)
             if number == (0 if channel.clear else 1):
                 curves[candidate.method.key] = curve
