@@ -100,7 +100,8 @@ def warnings(results: list[PolicyResult], scan: Scan) -> list[str]:
             f"{diagnostics.ENOUGH_ROWS} effective rows)."
         )
     if told and all(r.lift is not None and r.lift.low <= 0 <= r.lift.high for r in told):
-        rows = [r.rows_to_settle for r in told if r.rows_to_settle is not None]
+        sound = [r for r in told if r.verdict == _verdict(r.lift)]
+        rows = [r.rows_to_settle for r in sound if r.rows_to_settle is not None]
         least = f" The clearest difference would need about {min(rows):,} rows like these." if rows else ""
         said.append(f"No policy can be told apart from the log's own on these {scan.with_feedback:,} rows.{least}")
     return said

@@ -56,7 +56,8 @@ def table(learned: Learned) -> Table:
 
 def after(learned: Learned, written: Sequence[Path]) -> list[str]:
     """Lines below the table: what its words mean, what else was found, and where all of it is."""
-    say, lines = numbers(learned), [_plain(" ".join(headline(learned)))]
+    say, (first, second) = numbers(learned), headline(learned)
+    lines = [_plain(first if second.startswith("The log's own") else f"{first} {second}")]
     doubtful = any(verdict(p) == "doubtful" for p in learned.policies)
     if doubtful:
         lines.append("doubtful: too few rows decide, or the weights are off; the page says which")

@@ -176,7 +176,7 @@ def headline(learned: Learned) -> tuple[str, str]:
             return f"{first}; but do not rely on it yet.", f"{second} {best.verdict}"
         return f"{first}.", second
     unsettled = [p for p in heard if p.lift is not None and (p.lift.high >= 0 or doubted(p))]
-    needed = [p.rows_to_settle for p in unsettled if p.rows_to_settle is not None]
+    needed = [p.rows_to_settle for p in unsettled if p.rows_to_settle is not None and not doubted(p)]
     if not unsettled:
         best = heard[0]
         assert best.lift is not None

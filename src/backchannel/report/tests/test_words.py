@@ -46,6 +46,9 @@ def test_a_doubted_policy_is_not_called_worse() -> None:
     assert first.startswith("No policy is clearly better")
     assert second.startswith("Worse: C. ")
     assert words.headline(learned(doubted))[0].startswith("No policy can be told apart")
+    unsure = policy("d", DRAW, verdict="One row decides.", rows_to_settle=10)
+    assert words.headline(learned(unsure))[0].endswith("1,000 rows.")  # no count is taken from a doubtful estimate
+    assert "about 184,000 rows" in words.headline(learned(unsure, policy("a", DRAW)))[0]
 
 
 def test_figures_say_their_numbers_to_those_who_cannot_see() -> None:
