@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backchannel.decide.against import against
+from backchannel.decide.scan import Scan
 from backchannel.ledger import estimators as ope
 from backchannel.ledger.intervals import bootstrap
+from backchannel.ledger.read import open_log
 from backchannel.ledger.tuning import tune_by_error, tune_by_slope
 
 NUMBERS = json.loads(Path(__file__).with_name("oracles").joinpath("obp_numbers.json").read_text())
@@ -85,3 +88,41 @@ def test_known_open_bandit_bootstrap():
     x[: known["clicks"]] = known["weights of clicked rows, sorted"]
     ours = bootstrap(x * known["rows"] / known["sum of weights"], resamples=20_000)
     np.testing.assert_allclose(ours, known["bootstrap, 2000 resamples, 95 %"], rtol=0, atol=7e-4)
+
+
+@pytest.mark.parametrize("size", [10_000, 777])
+def test_known_open_bandit_value_from_the_packaged_log(size):
+    """obp's Bernoulli TS, its probabilities rounded to six digits, on the packaged random log: 0.004776."""
+    known = NUMBERS["open bandit"]
+    chance = np.array(known["probability[item][position]"])
+    log = open_log("open-bandit", logged_by="random")
+    assert [int(name) for name in log.actions] == list(range(80))
+    rows = ope.join(
+        ope.evaluated(batch.reward, batch.propensity, chance[batch.action, batch.position - batch.position.min()])
+        for batch in log.batches(size)
+    )
+    assert rows.reward.size == known["rows"]
+    assert rows.weight.sum() == pytest.approx(known["sum of weights"], rel=1e-5)
+    assert (rows.weight**2).sum() == pytest.approx(known["sum of squared weights"], rel=1e-5)
+    assert rows.weight.max() == pytest.approx(known["largest weight"], rel=1e-4)
+    np.testing.assert_allclose(
+        np.sort(rows.weight[rows.reward == 1]), known["weights of clicked rows, sorted"], rtol=0.02, atol=1e-6
+    )
+    assert ope.ips(rows).mean() == pytest.approx(known["ips"], rel=1e-5)
+    assert ope.self_normalised_ips(rows).mean() == pytest.approx(known["self_normalised_ips"], rel=1e-5)
+    assert round(ope.self_normalised_ips(rows).mean(), 6) == 0.004776
+
+
+def test_known_open_bandit_value_of_the_other_log():
+    """The same policy by how often it took each item at each position: 0.00525; it really earned 0.0042."""
+    log, other = open_log("open-bandit", logged_by="random"), open_log("open-bandit", logged_by="bts")
+    found = against(log, Scan(log), other, seed=0)
+    here, there = next(log.batches()), next(other.batches())
+    chance = np.zeros((80, 4))
+    np.add.at(chance, (there.action, there.position), 1)
+    chance /= np.maximum(chance.sum(axis=0), 1)
+    weight = chance[here.action, here.position] / here.propensity
+    assert found.estimate.value == pytest.approx((weight * here.reward).sum() / weight.sum(), rel=1e-12)
+    assert found.effective_rows == pytest.approx(weight.sum() ** 2 / (weight**2).sum(), rel=1e-12)
+    assert round(found.estimate.value, 5) == 0.00525
+    assert found.earned.value == pytest.approx(NUMBERS["open bandit"]["click rate of the log of Bernoulli TS"])
