@@ -10,7 +10,7 @@ moves the means; there UCB1 and Thompson sampling, which trust the means, nearly
 3. The paper's adversary: means (0 for the best arm, 1/4 for the others) and (3/4, 1) take turns, each turn 1.6 times
    as long as the last. At T = 2^15 the mean regret is at most half of UCB1's and of Thompson sampling's.
 
-For context: against that adversary UCB1's median run is nearly as good as Tsallis-INF's; its mean is not, because some
+For context: against that adversary UCB1's median run is about as good as Tsallis-INF's; its mean is not, because some
 runs are lost altogether. On independent losses Thompson sampling has a third of Tsallis-INF's regret: that is the price
 of trusting nothing.
 """
