@@ -50,7 +50,8 @@ def distribution(learner, seen, rng, draws, out):
     out[:] = 0.0
     for _ in range(draws):
         action, propensity = act(learner, seen, rng)
-        out[action] += 1.0 / draws
+        out[action] += 1.0  # whole numbers: the shares sum to 1
+    out[:] /= draws
 '''
 
 

@@ -69,12 +69,21 @@ def learn(
             f"{log.name} holds {scan.with_feedback} decisions with feedback, too few to learn from and judge by; "
             f"at least {LEAST_ROWS} are needed"
         )
+    if len(log.actions) == 1 and not scan.encoder.ragged:
+        raise ValueError(
+            f"every decision of {log.name} is {log.actions[0]!r}: with one option there is nothing to learn"
+        )
     if scan.high <= scan.low:
         raise ValueError(
             f"every reward of {log.name} is {scan.low:g}: there is nothing to learn; --reward-range says what it may be"
         )
     channel = channel or Channel()
     methods = policies.chosen(list(names) if names is not None else None, scan.encoder.ragged)
+    large = [method.key for method in methods if policies.too_large(method, scan.encoder)]
+    left_out = f"{len(log.actions):,} options with a model of {scan.encoder.dimension} features each"
+    if large and names is not None:
+        raise ValueError(f"{large[0]} would be too large for {log.name}: {left_out}")
+    methods = [method for method in methods if method.key not in large]
     half = stream(seed, "halves").random(scan.rows) < 0.5
     with tempfile.TemporaryDirectory(prefix="backchannel-") as folder:
         given = [policies.arguments(method, scan.encoder, scan.with_feedback) for method in methods]
@@ -104,7 +113,11 @@ def learn(
         log=_facts(log, scan, rows[0], seed),
         estimator=summary.ESTIMATOR,
         policies=results,
-        warnings=[*scan.warnings(), *summary.warnings(results, scan)],
+        warnings=[
+            *scan.warnings(),
+            *([f"Left out as too large ({left_out}): {', '.join(large)}."] if large else []),
+            *summary.warnings(results, scan),
+        ],
         against=[judged(log, scan, against, seed)] if against is not None else [],
         told=told,
         calibration=summary.calibrated(rows[0], rows[2]),

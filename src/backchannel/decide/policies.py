@@ -33,6 +33,9 @@ NARROW = {"lin_ucb": "width", "lin_ts": "scale"}
 instead, as practice does (Li et al. 2010, Chapelle and Li 2011). A frozen policy is judged by what it does now."""
 
 
+MOST_NUMBERS = 20_000_000  # in the matrices of a method that has a model for each option
+
+
 def available(ragged: bool) -> list[str]:
     """Keys of every learner that a log can teach; with `ragged` options only those that see features, and uniform."""
     keys = []
@@ -56,6 +59,12 @@ def chosen(names: list[str] | None, ragged: bool) -> list[Method]:
         if name not in can:
             raise ValueError(f"no policy {name!r} can be learned from this log; one of: {', '.join(can)}")
     return [find(name) for name in dict.fromkeys(names)]
+
+
+def too_large(method: Method, encoder: Encoder) -> bool:
+    """Whether its matrices, one for each option, would not fit: a method with a parameter `disjoint`."""
+    models = 1 if encoder.ragged else len(encoder.actions)
+    return "disjoint" in inspect.signature(method.factory).parameters and models * encoder.dimension**2 > MOST_NUMBERS
 
 
 def arguments(method: Method, encoder: Encoder, rows: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ FALSE_ALARM = 1e-6
 
 WELL_SEEN = 5  # where every option was taken so often, hardly any that may be taken was never taken
 MOST = 1e100  # of the range of rewards: beyond it squares overflow
+LEAST = 1e-50  # of propensities: below it squares of rewards divided by them overflow
 
 
 class Scan:
@@ -77,6 +78,12 @@ class Scan:
         self.without_propensity += int((~known).sum())
         if known.any():
             p = batch.propensity[known]
+            if p.min() < LEAST:
+                row = batch.row[known][p.argmin()]
+                raise ValueError(
+                    f"{self.log.name}, row {row}: a propensity of {p.min():.3g} is too small to divide by; "
+                    f"it must be at least {LEAST:g}, or missing where it is not known"
+                )
             self.offers = self.offers or batch.offered is not None
             options = np.diff(batch.offered)[known] if batch.offered is not None else np.full(p.size, actions)
             self.least_propensity = min(self.least_propensity, float(p.min()))

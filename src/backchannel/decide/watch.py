@@ -18,13 +18,16 @@ from backchannel.ledger.log import Log
 from backchannel.loop import copy_state
 
 CURVE_ROWS = 100_000  # the learning curves use at most so many rows, from the start of the log
+CURVE_WORK = 5_000_000  # rows x options: with more than 50 options, fewer rows
+FEWEST_ROWS = 1000
 
 
 def watch(
     log: Log, scan: Scan, candidates: list[Candidate], channel: Channel, seed: int, say: Callable[[str, float], None]
 ) -> tuple[dict[str, Any], list[Told]]:
     """Each policy's learning curve, by key, and what each channel costs each policy."""
-    batch = next(iter(log.batches(CURVE_ROWS)))
+    options = 1 if scan.encoder.ragged else len(scan.encoder.actions)
+    batch = next(iter(log.batches(int(np.clip(CURVE_WORK // options, FEWEST_ROWS, CURVE_ROWS)))))
     block, n = encode(scan.encoder, batch), batch.reward.size
     there = np.isfinite(batch.reward)
     reward = np.where(there, batch.reward, scan.low)
