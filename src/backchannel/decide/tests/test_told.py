@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from backchannel.decide import watch
 from backchannel.decide.learn import learn
 from backchannel.decide.told import Channel, duration, seconds
 from backchannel.ledger.read import open_log
@@ -26,7 +27,7 @@ def log(tmp_path):
 
 def heard(log, channel, names=("constant_best",)):
     """The state of Constant best after the log: how often each option was answered, and its weighted losses."""
-    learned, policies = learn(log, list(names), channel=channel, reward_range=(0.0, 8.0))
+    learned, policies = learn(log, list(names), channel=channel, reward_range=(1.0, 9.0))
     return learned, next(policy.state for policy in policies if policy.key == "constant_best")
 
 
@@ -40,7 +41,7 @@ def test_late_feedback_that_has_not_come_by_the_end_is_not_learned(log):
     opened, action, reward, there = log
     _, state = heard(opened, Channel(delay=100.0))
     in_time = np.arange(ROWS) + 100 <= ROWS - 1
-    counts, losses = sums(action, (8.0 - reward) / 8, there & in_time)
+    counts, losses = sums(action, (9.0 - reward) / 8, there & in_time)
     np.testing.assert_array_equal(state.counts, counts)
     np.testing.assert_allclose(state.losses, losses)
     with pytest.raises(ValueError, match=r"no feedback of .*log.csv gets through .* \(6.67m late\)"):
@@ -61,7 +62,7 @@ def test_what_is_lost_is_a_share_of_what_came(log):
     channel = Channel(drop=0.3, seed=4)
     comes = channel.told(ROWS)
     _, state = heard(opened, channel)
-    counts, losses = sums(action, (8.0 - reward) / 8, there & comes)
+    counts, losses = sums(action, (9.0 - reward) / 8, there & comes)
     np.testing.assert_array_equal(state.counts, counts)
     np.testing.assert_allclose(state.losses, losses)
     share = Channel(drop=0.3, seed=4).told(100_000).mean()
@@ -88,12 +89,12 @@ def test_a_budget_buys_so_many_decisions_evenly_over_the_log(log):
 def test_lies_mirror_the_reward_within_its_range(log):
     opened, action, reward, there = log
     told, state = heard(opened, Channel(flip=1.0))
-    _, losses = sums(action, reward / 8, there)  # 0 + 8 - reward, as a loss
+    _, losses = sums(action, (reward - 1.0) / 8, there)  # 1 + 9 - reward, as a loss
     np.testing.assert_allclose(state.losses, losses)
     channel = Channel(flip=0.25, seed=3)
     lies = channel.false(ROWS)
     _, state = heard(opened, channel)
-    _, losses = sums(action, np.where(lies, reward, 8.0 - reward) / 8, there)
+    _, losses = sums(action, np.where(lies, reward - 1.0, 9.0 - reward) / 8, there)
     np.testing.assert_allclose(state.losses, losses)
     assert abs(Channel(flip=0.25).false(100_000).mean() - 0.25) < 4 * np.sqrt(0.1875 / 100_000)  # 6e-5
     true, _ = heard(opened, Channel())
@@ -124,6 +125,14 @@ def test_the_price_of_a_channel_counts_what_was_heard(log):
     in_time = np.arange(ROWS) + 100 <= ROWS - 1
     assert told["1.67m late, 20% lost"] == (Channel(drop=0.2, seed=4).told(ROWS) & there & in_time).sum()
     assert len(told) == 6
+
+
+def test_a_budget_is_spread_over_the_log_and_not_over_the_rows_of_the_curve(log, monkeypatch):
+    opened, _, _, there = log
+    monkeypatch.setattr(watch, "CURVE_ROWS", 100)
+    told = {each.channel: each.told for each in heard(opened, Channel(budget=60, seed=2))[0].told}
+    assert told["60 bought"] == (Channel(budget=60, seed=2).told(ROWS) & there)[:100].sum()
+    assert told["10 bought"] == (Channel(budget=10).told(100) & there[:100]).sum()
 
 
 def test_a_channel_that_is_compared_anyway_is_told_once(log):
