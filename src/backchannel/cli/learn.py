@@ -183,8 +183,8 @@ def _print(learned: Any, written: list[Path]) -> None:
     from backchannel.report import terminal
 
     print("\n".join(terminal.before(learned)))
-    print_table("what each would earn", *terminal.table(learned), spare=terminal.SPARE)
-    print("\n".join(terminal.after(learned, written)))
+    left = print_table("what each would earn", *terminal.table(learned), terminal.SPARE, terminal.UNDER)
+    print("\n".join([*terminal.left_out(left), *terminal.after(learned, written)]))
 
 
 def _plain(learned: Any) -> dict[str, Any]:

@@ -31,4 +31,4 @@ def against(log: Log, scan: Scan, other: Log, seed: int) -> Against:
         weights.append((p / scan.propensity(batch))[told])
         seen.append(batch.reward[told])
     weight, reward = np.concatenate(weights), np.concatenate(seen)
-    return summary.against(other.name, weight, reward, np.concatenate(rewards), seed)
+    return summary.against(other.name, weight, reward, np.concatenate(rewards), scan, seed)

@@ -8,6 +8,8 @@ import math
 from backchannel.decide.result import Learned, PolicyResult
 from backchannel.rl.reward_reports import Metric, RewardTerm, RunFacts
 
+NAMED = 20  # context columns that are named, of many
+
 
 def best(learned: Learned, key: str | None = None) -> PolicyResult:
     """The policy `key`, or the best that the log can answer for; ValueError if there is none."""
@@ -35,13 +37,21 @@ def card_facts(learned: Learned, policy: PolicyResult) -> RunFacts:
         active=span,
         goal="the largest mean reward a decision",
         feedback=["reward"],
-        environment=f"contexts of {len(log.contexts)} columns: {', '.join(log.contexts[:20])}" if log.contexts else "",
+        environment=_contexts(log.contexts),
         options=log.actions,
         algorithm=policy.key,
         versions={"backchannel": learned.version},
         data=f"{log.rows:,} decisions, {log.with_feedback:,} with feedback; propensities {log.propensities}",
         evaluation=f"off-policy, {learned.estimator}; {policy.effective_rows:,.0f} effective rows. {policy.verdict}",
     )
+
+
+def _contexts(columns: list[str]) -> str:
+    if not columns:
+        return ""
+    more = f", … and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    said = "1 column" if len(columns) == 1 else f"{len(columns)} columns"
+    return f"contexts of {said}: {', '.join(columns[:NAMED])}{more}"
 
 
 def _day(seconds: float) -> str:

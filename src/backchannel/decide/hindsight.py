@@ -1,12 +1,19 @@
 """The best fixed option in hindsight, from a log that was drawn uniformly.
 
-There every option's rows are a fair sample of all rows, so that the mean reward of option a's rows estimates V(a), what
-always taking a would have earned; regret is max_a V(a) less a policy's value. The largest of many means is too large:
-whichever option had luck is taken. So the *value* said is that of the option chosen on one half of the rows and judged
-on the other, both ways round. The *interval* takes no option as known. With one-sided bounds low_a, at error / (2
-options), and high_a, at error / 2,
+There every option's rows are a fair sample of all rows, so that the mean reward m_a of option a's n_a rows estimates
+V(a), what always taking a would have earned; regret is max_a V(a) less a policy's value. The largest of many means is
+too large: whichever option had luck is taken. So the *value* said is the largest of the means after each is drawn to
+the log's own mean m, the more the less it tells:
 
-    max_a low_a <= max_a V(a) <= max_a high_a
+    m + b_a (m_a - m),    b_a = n_a t / (n_a t + s)
+
+where s is the variance of rewards within an option, and t that of the options' true values, by the method of moments:
+sum_a n_a (m_a - m)^2 = (options - 1) s + (n - sum_a n_a^2 / n) t on average. Where noise alone would spread the means
+as far as they are, t is 0: no option stands out, and the value is m. It is never less, as no best option can earn
+less than the mean of all. The *interval* takes no option as known. Of one-sided bounds, low_a and, for the mean of
+all options, low_m at error / (2 (options + 1)) each, and high_a at error / 2,
+
+    max(low_m, max_a low_a) <= max_a V(a) <= max_a high_a
 
 but with probability `error`: all the lower bounds hold at once, and the upper one of the option that really is best
 holds, whichever it is. Bounds are Chernoff's for rewards in a stated range, n kl(mean, V) = log(1 / error); they
@@ -27,7 +34,6 @@ def best_fixed(
     action: np.ndarray,
     reward: np.ndarray,
     propensity: np.ndarray,
-    half: np.ndarray,
     options: int,
     low: float,
     high: float,
@@ -36,31 +42,41 @@ def best_fixed(
     """Value of the best fixed option with its interval; None if the log is not uniform over all options, always.
 
     Args:
-        half: bool[rows]: which half a row belongs to.
         low: least possible reward.
         high: largest possible reward.
     """
     if options < 2 or np.abs(propensity * options - 1).max() > _EVEN:
         return None
     a = action.astype(np.int64)
-    counts = np.array([np.bincount(a[half == f], minlength=options) for f in (False, True)], np.float64)
-    sums = np.array([np.bincount(a[half == f], reward[half == f], options) for f in (False, True)])
-    both = counts.min(axis=0) > 0
-    if not both.any():
-        return None
-    means = np.where(both, sums / np.maximum(counts, 1), -np.inf)
-    value = float(np.mean([means[1 - f][means[f].argmax()] for f in range(2)]))
-    n = counts.sum(axis=0)
-    mean = (sums.sum(axis=0) / np.maximum(n, 1) - low) / (high - low)
-    least = _bound(mean, np.log(2 * options / error) / np.maximum(n, 1), upper=False)
-    most = _bound(mean, np.log(2 / error) / np.maximum(n, 1), upper=True)
-    ends = low + (high - low) * np.where(n > 0, (least, most), [[0.0], [1.0]]).max(axis=1)
-    return Estimate(float(np.clip(value, *ends)), float(ends[0]), float(ends[1]))
+    n = np.bincount(a, minlength=options).astype(np.float64)
+    mean = np.bincount(a, reward, options) / np.maximum(n, 1)
+    middle = float(reward.mean())
+    value = _largest(n, mean, middle, float(((reward - middle) ** 2).sum()))
+    unit = (np.append(mean, middle) - low) / (high - low)
+    rows = np.maximum(np.append(n, reward.size), 1)
+    least = _bound(unit, np.log(2 * (options + 1) / error) / rows, upper=False)
+    most = _bound(unit[:-1], np.log(2 / error) / rows[:-1], upper=True)
+    least_best = low + (high - low) * float(np.where(np.append(n, 1) > 0, least, 0.0).max())
+    most_best = low + (high - low) * float(np.where(n > 0, most, 1.0).max())
+    return Estimate(float(np.clip(value, least_best, most_best)), least_best, most_best)
 
 
 def regret(best: Estimate, value: Estimate) -> Estimate:
     """Best less value; both intervals hold at once, but with the sum of their errors."""
     return Estimate(best.value - value.value, best.low - value.high, best.high - value.low)
+
+
+def _largest(n: np.ndarray, mean: np.ndarray, middle: float, total: float) -> float:
+    """The largest mean, each drawn to the middle as far as noise explains it; `total`: squared distances of rewards."""
+    seen = int((n > 0).sum())
+    rows, apart = float(n.sum()), float((n * (mean - middle) ** 2)[n > 0].sum())
+    if seen < 2 or rows <= seen:
+        return middle
+    within = max(total - apart, 0.0) / (rows - seen)
+    between = max(apart - (seen - 1) * within, 0.0) / (rows - float((n**2).sum()) / rows)
+    if between == 0:
+        return middle
+    return max(middle, float((middle + n * between / (n * between + within) * (mean - middle))[n > 0].max()))
 
 
 def _bound(mean: np.ndarray, doubt: np.ndarray, upper: bool) -> np.ndarray:

@@ -92,7 +92,7 @@ def learn(
         rows = _weigh(log, scan, candidates, models, half, seed, say)
         own = rows[3] == 1.0
         options = len(log.actions) if scan.uniform and not scan.encoder.ragged else 0
-        best = best_fixed(rows[4], rows[0], rows[1], own, options, scan.low, scan.high)
+        best = best_fixed(rows[4], rows[0], rows[1], options, scan.low, scan.high)
         results = []
         for i, candidate in enumerate(candidates):
             say("estimating", i / len(candidates))
@@ -105,7 +105,7 @@ def learn(
         for candidate in candidates:
             if results[0].answered and results[0].key == candidate.method.key:
                 watched = monitor(results[0].key, _evaluated(candidate, rows), own, scan.low, scan.high, len(results))
-    curves, told = watch(log, scan, candidates, channel, seed, say)
+    curves, told = watch(log, scan, candidates, {r.key for r in results if r.answered}, channel, seed, say)
     for result in results:
         result.curve = curves.get(result.key)
     learned = Learned(

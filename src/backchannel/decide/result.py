@@ -34,17 +34,18 @@ class PolicyResult(msgspec.Struct):
     """One learned policy, frozen as it was at the end of the log.
 
     Attributes:
-        value: by the estimator that `Learned.estimator` names, cut to the range of rewards.
-        lift: its value less what the log's own policy earned.
-        estimates: by every estimator; one that could not be computed, or is not right for this log, is missing.
-            Intervals are the bootstrap's up to 100,000 rows, and Student's beyond.
+        value: by the estimator that `Learned.estimator` names, cut to the range of rewards; None unless answered.
+        lift: its value less what the log's own policy earned, cut to what that range leaves; None unless answered.
+        estimates: by every estimator, as it is; one that could not be computed, or is not right for this log, is
+            missing. Intervals are the bootstrap's up to 100,000 rows, and Student's beyond.
         effective_rows: (sum w)^2 / sum w^2: how many rows of its own this many logged rows are worth.
         true_value: where it is known (a replayed classification table); else None.
         unsupported: share of rows whose logged choice the policy would never make; those rows say nothing of it.
         rows_to_settle: how many rows would tell it from the log's own policy; None if they are alike or already told.
         regret: what the best option, always taken, would have earned more (see `hindsight`); below 0 where the policy
-            is better than every fixed option. None unless the log was drawn uniformly.
+            is better than every fixed option. None unless answered, and the log was drawn uniformly.
         shares: how often it takes each option, in the order of `LogFacts.actions`; empty if options are ragged.
+        curve: learning as it goes; None unless answered, and worth 100 effective rows itself.
         answered: whether the log can answer at all: at least 100 effective rows.
         verdict: a sentence or two.
     """
@@ -88,16 +89,27 @@ class LogFacts(msgspec.Struct):
 
 
 class Against(msgspec.Struct):
-    """The policy of another log, estimated from this one and set against what it really earned there."""
+    """The policy of another log, estimated from this one and set against what it really earned there.
+
+    Attributes:
+        estimate: by self-normalised weights, cut to the range of rewards; None unless answered.
+        answered: whether this log can answer for it at all: at least 100 effective rows.
+        doubts: what speaks against the estimate, in sentences; empty if nothing does.
+    """
 
     name: str
-    estimate: Estimate
+    estimate: Estimate | None
     effective_rows: float
     earned: Estimate
+    answered: bool
+    doubts: str
 
 
 class Told(msgspec.Struct):
-    """What late, lost, bought or false feedback costs: estimated mean reward while learning, by channel and policy."""
+    """What late, lost, bought or false feedback costs: estimated mean reward while learning, by channel and policy.
+
+    `value` is None where the log cannot answer: for that policy, or for its choices while it learned.
+    """
 
     channel: str
     policy: str
@@ -139,7 +151,8 @@ class Learned(msgspec.Struct):
     """Everything, best policy first.
 
     Attributes:
-        best_fixed: value of the best option in hindsight, always taken; None unless the log was drawn uniformly.
+        best_fixed: value of the best option in hindsight, always taken; None unless the log was drawn uniformly. It is
+            `log.earned` where no option stands out from the noise.
         monitor: None if the log answers for no policy, or holds too few rows.
     """
 

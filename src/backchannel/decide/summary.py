@@ -48,20 +48,22 @@ def policy_result(
     estimates = _estimates(rows, scan, seed)
     value = lift = regret = None
     settle = None
-    if found.effective_rows > 0:
+    answered = found.effective_rows >= diagnostics.ENOUGH_ROWS
+    if answered:
         contributions = ESTIMATORS[ESTIMATOR].contributions(rows)
         value = _within(estimates[ESTIMATOR], scan)
         if best is not None:  # both intervals hold at once: each errs half as often
             regret = hindsight.regret(best, _within(_interval(contributions, seed, hindsight.SHARE), scan))
         difference = contributions - rows.reward
-        lift = _interval(difference, seed)
+        own = float(rows.reward.mean())
+        lift = _cut(_interval(difference, seed), scan.low - own, scan.high - own)
         if lift.low <= 0 <= lift.high and lift.value != 0:
             settle = diagnostics.rows_to_settle(lift.value, float(difference.std()))
     said = diagnostics.verdict(found)
     if value is not None and not scan.low <= estimates[ESTIMATOR].value <= scan.high:
         said.append(
-            "The estimate lies outside the range of rewards, and was cut to it: too few rows speak for this policy to "
-            "trust its interval."
+            "The estimate lies outside the range of rewards; value and lift were cut to what is possible. Too few rows "
+            "speak for this policy to trust its interval."
         )
     return PolicyResult(
         key=method.key,
@@ -79,7 +81,7 @@ def policy_result(
         shares=shares,
         weights=_bars(rows.weight),
         curve=None,
-        answered=found.effective_rows >= diagnostics.ENOUGH_ROWS,
+        answered=answered,
         verdict=" ".join(said) if said else _verdict(lift),
     )
 
@@ -112,13 +114,14 @@ def mean(reward: np.ndarray, seed: int) -> Estimate:
     return _interval(reward, seed)
 
 
-def against(name: str, weight: np.ndarray, reward: np.ndarray, earned: np.ndarray, seed: int) -> Against:
+def against(name: str, weight: np.ndarray, reward: np.ndarray, earned: np.ndarray, scan: Scan, seed: int) -> Against:
     """The other log's policy: its self-normalised estimate here, and what it earned there."""
     rows = Evaluated(reward, weight, np.zeros(reward.size, bool), np.zeros(reward.size), np.zeros(reward.size))
-    effective = float(weight.sum() ** 2 / (weight**2).sum()) if weight.any() else 0.0
-    if effective == 0:
-        raise ValueError(f"no row's choice is one that the policy of {name} makes: this log says nothing of it")
-    return Against(name, _interval(self_normalised_ips(rows), seed), effective, _interval(earned, seed))
+    found = diagnostics.diagnose(rows)
+    answered = found.effective_rows >= diagnostics.ENOUGH_ROWS
+    estimate = _within(_interval(self_normalised_ips(rows), seed), scan) if answered else None
+    doubts = " ".join(diagnostics.verdict(found))
+    return Against(name, estimate, found.effective_rows, _interval(earned, seed), answered, doubts)
 
 
 def calibrated(reward: np.ndarray, q: np.ndarray) -> Calibration | None:
@@ -146,7 +149,7 @@ def curve(label: str, weight: np.ndarray, reward: np.ndarray) -> Curve:
 
 
 def last(found: Curve) -> Estimate | None:
-    """The end of a curve; None if no weight was ever positive."""
+    """The end of a curve; None if it has none."""
     return Estimate(found.value[-1], found.low[-1], found.high[-1]) if found.rows else None
 
 
@@ -180,7 +183,11 @@ def _estimates(rows: Evaluated, scan: Scan, seed: int) -> dict[str, Estimate]:
 
 def _within(found: Estimate, scan: Scan) -> Estimate:
     """A value lies in the range of rewards, whatever the estimator says."""
-    return Estimate(*(min(max(part, scan.low), scan.high) for part in (found.value, found.low, found.high)))
+    return _cut(found, scan.low, scan.high)
+
+
+def _cut(found: Estimate, low: float, high: float) -> Estimate:
+    return Estimate(*(min(max(part, low), high) for part in (found.value, found.low, found.high)))
 
 
 def _best(rows: Evaluated, shape: Shape, candidates: Sequence[float]) -> float:

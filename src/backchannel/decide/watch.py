@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from backchannel.decide import summary
 from backchannel.decide.candidate import Candidate
 from backchannel.decide.features import encode
-from backchannel.decide.result import Told
+from backchannel.decide.result import Curve, Told
 from backchannel.decide.scan import Scan
 from backchannel.decide.streams import stream
 from backchannel.decide.told import Channel
+from backchannel.ledger.diagnostics import ENOUGH_ROWS
 from backchannel.ledger.log import Log
 from backchannel.loop import copy_state
 
@@ -23,9 +23,18 @@ FEWEST_ROWS = 1000
 
 
 def watch(
-    log: Log, scan: Scan, candidates: list[Candidate], channel: Channel, seed: int, say: Callable[[str, float], None]
-) -> tuple[dict[str, Any], list[Told]]:
-    """Each policy's learning curve, by key, and what each channel costs each policy."""
+    log: Log,
+    scan: Scan,
+    candidates: list[Candidate],
+    answered: set[str],
+    channel: Channel,
+    seed: int,
+    say: Callable[[str, float], None],
+) -> tuple[dict[str, Curve], list[Told]]:
+    """Each policy's learning curve, by key, and what each channel costs each policy.
+
+    Nothing is said of a policy that is not among the `answered`, nor of choices that the log is hardly worth.
+    """
     options = 1 if scan.encoder.ragged else len(scan.encoder.actions)
     batch = next(iter(log.batches(int(np.clip(CURVE_WORK // options, FEWEST_ROWS, CURVE_ROWS)))))
     block, n = encode(scan.encoder, batch), batch.reward.size
@@ -53,13 +62,17 @@ def watch(
     for i, candidate in enumerate(candidates):
         say("comparing channels", i / len(candidates))
         for number, (label, arrival, loss) in enumerate(heard):
+            informed = int((arrival < n).sum())
+            if candidate.method.key not in answered:
+                told.append(Told(label, candidate.method.key, informed, None))
+                continue
             state = copy_state(candidate.learner.state)
             rng = stream(seed, "watch")
             probability = candidate.passes.progress(state, block, arrival, propensity, loss, rng)
             weight = np.where(there, probability / propensity, 0.0)
             curve = summary.curve(label, weight, reward)
-            if number == (0 if channel.clear else 1):
+            enough = weight.sum() ** 2 >= ENOUGH_ROWS * (weight**2).sum() > 0
+            if enough and number == (0 if channel.clear else 1):
                 curves[candidate.method.key] = curve
-            value = summary.last(curve)
-            told.append(Told(label, candidate.method.key, int((arrival < n).sum()), value))
+            told.append(Told(label, candidate.method.key, informed, summary.last(curve) if enough else None))
     return curves, told

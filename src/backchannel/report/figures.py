@@ -17,6 +17,8 @@ from backchannel.report.markup import Child, Markup, name, tag
 from backchannel.report.words import Numbers, many, told
 
 Say = Callable[[float], str]
+NARROW = 30  # letters that fit side by side in the narrowest figure, on a phone
+_BEFORE = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of a label that lies before its place
 
 
 class Scale(NamedTuple):
@@ -51,6 +53,18 @@ def tick_words(ticks: Sequence[float]) -> Say:
     step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks and ticks[0] else 1.0
     decimals = max(-math.floor(math.log10(step) + 1e-9), 0)
     return lambda x: f"{x + 0.0:,.{decimals}f}".replace("-", "−")
+
+
+def spaced(axis: Scale) -> list[tuple[float, str]]:
+    """Places, in percent, and labels of as many ticks as do not touch where the figure is `NARROW` letters wide."""
+    for most in range(5, 0, -1):
+        ticks = axis.ticks(most)
+        say = tick_words(ticks)
+        labels = [(axis.at(x), say(x)) for x in ticks]
+        starts = [NARROW * x / 100 - len(said) * _BEFORE[_anchor(x)] for x, said in labels]
+        if all(a + len(said) + 1 <= b for (a, b), (_, said) in zip(pairwise(starts), labels, strict=False)):
+            break
+    return labels
 
 
 class Row(NamedTuple):
@@ -95,14 +109,12 @@ def forest(rows: Sequence[Row], own: Estimate, axis: Scale, words: Numbers) -> M
                 class_="row quiet" if row.quiet or row.reason else "row",
             )
         )
-    ticks = axis.ticks()
-    say = tick_words(ticks)
     marks = [
         part
-        for x in ticks
+        for x, said in spaced(axis)
         for part in (
-            tag("line", x1=_p(axis.at(x)), x2=_p(axis.at(x)), y1="0", y2="5", class_="rule"),
-            tag("text", say(x), x=_p(axis.at(x)), y="20", text_anchor=_anchor(axis.at(x))),
+            tag("line", x1=_p(x), x2=_p(x), y1="0", y2="5", class_="rule"),
+            tag("text", said, x=_p(x), y="20", text_anchor=_anchor(x)),
         )
     ]
     base = tag("line", x1="0", x2="100%", y1="0", y2="0", class_="rule")
@@ -135,7 +147,7 @@ def watched(found: Monitor, axis: Scale, label: str, words: Numbers) -> Markup:
     drawn = [p for curve, band, line in both for p in _banded(drawable(curve), across, axis, band, line)]
     ends = [f"{words.say(c.value[-1])} ({words.say(c.low[-1])} to {words.say(c.high[-1])})" for c, _, _ in both]
     said = f"{label} after {many(found.value.rows[-1], 'row')}: {ends[1]}; the log's own policy: {ends[0]}"
-    return _plot(300, axis, [(across.at(n), f"{n:,.0f}") for n in across.ticks()], [_box(*drawn)], said)
+    return _plot(300, axis, _counts(across), [_box(*drawn)], said)
 
 
 def weights(bars: Bars, label: str, effective: float) -> Markup:
@@ -183,10 +195,8 @@ def calibration(found: Calibration, words: Numbers) -> Markup:
         if math.isfinite(x) and math.isfinite(y)
     ]
     line = tag("line", x1="0", y1="100%", x2="100%", y2="0", class_="own")
-    ticks = axis.ticks()
-    say = tick_words(ticks)
     said = f"Calibration of the reward model: {len(dots)} groups of rows, mean reward seen against mean predicted"
-    return _plot(300, axis, [(axis.at(x), say(x)) for x in ticks], [line, *dots], said, "square")
+    return _plot(300, axis, spaced(axis), [line, *dots], said, "square")
 
 
 def _plot(

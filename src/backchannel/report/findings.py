@@ -20,8 +20,7 @@ def values(learned: Learned) -> Markup | None:
     say, own = words.numbers(learned), learned.log.earned
     rows = [Row("The log's own policy", own, note="really earned", quiet=True)]
     for p in learned.policies:
-        few = words.many(p.effective_rows, "effective row")
-        reason = "" if p.answered else f"Cannot say: {few} {'is' if few.startswith('1 ') else 'are'} too few."
+        reason = "" if p.answered else f"Cannot say: {words.few(p.effective_rows)}."
         rows.append(Row(p.name, p.value, p.true_value, reason or ("" if p.value else "Cannot say.")))
     drawn = [x for row in rows for x in [*(figures.ends(row.estimate) if not row.reason else []), row.true_value]]
     known = any(p.true_value is not None for p in learned.policies)
@@ -52,7 +51,9 @@ def table(learned: Learned) -> Markup | None:
             cells.append(say.say(p.true_value))
         cells.append(pieces.number(p.lift if p.answered else None, say, sign=True))
         if best:
-            cells.append(pieces.number(p.regret if p.answered else None, say, sign=True))
+            regret = p.regret if p.answered else None
+            bare = regret is not None and not words.stands_out(learned)
+            cells.append(tag("small", say.span(regret, True)) if bare else pieces.number(regret, say, sign=True))
         cells += [words.count(p.effective_rows), words.count(p.largest_weight), pieces.plain(p.mean_weight)]
         cells += [words.share(p.unsupported), words.about(p.rows_to_settle)]
         data = [tag("td", cell, data_of=head) for cell, head in zip(cells, heads, strict=True)]
@@ -70,7 +71,7 @@ def table(learned: Learned) -> Markup | None:
         "Effective rows: how many rows of its own the logged rows are worth for that policy. Never chosen: the share "
         "of rows whose choice the policy would never make; they say nothing of it. Rows to settle: how many rows "
         "like these would tell it from the log's own policy.",
-        tag("p", words.hindsight(best, say)) if best else None,
+        tag("p", words.hindsight(best, learned)) if best else None,
         pieces.scroll("All numbers of every policy", tag("thead", top), tag("tbody", *rows), cards=True),
     )
 

@@ -76,15 +76,18 @@ def against(learned: Learned) -> Markup | None:
         return None
     say, parts = words.numbers(learned), []
     for each in learned.against:
-        agree = ""
-        if words.told(each.estimate) and words.told(each.earned):
-            meet = each.estimate.low <= each.earned.high and each.earned.low <= each.estimate.high
-            agree = " The two intervals overlap." if meet else " The two intervals do not overlap: something is off."
-        really = f" really earned {say.full(each.earned)}."
-        here = f" Estimated from this log alone it would have earned {say.full(each.estimate)},"
-        here += f" from {words.many(each.effective_rows, 'effective row')}."
-        parts.append(tag("p", "The policy of ", name(each.name), really, here, agree))
-        rows = [Row("estimated here", each.estimate), Row("really earned there", each.earned)]
+        few = words.few(each.effective_rows)
+        really, rest = f" really earned {say.full(each.earned)}. ", ""
+        if not each.answered:
+            really += f"This log cannot answer for it: {few}. "
+        else:
+            really += f"Estimated from this log alone it would have earned {say.full(each.estimate)}, from "
+            really += f"{words.many(each.effective_rows, 'effective row')}. "
+            rest = words.overlap(each) if not each.doubts else ""
+        doubtful = tag("strong", "Doubtful. ") if each.doubts and each.answered else None
+        parts.append(tag("p", "The policy of ", name(each.name), really, doubtful, each.doubts or rest))
+        here = Row("estimated here", each.estimate, reason="" if each.answered else f"Cannot say: {few}.")
+        rows = [here, Row("really earned there", each.earned)]
         own = learned.log.earned
         axis = figures.scale([x for row in rows for x in figures.ends(row.estimate)] + figures.ends(own))
         parts.append(tag("figure", figures.forest(rows, own, axis, say), aria_label="Estimated and really earned"))

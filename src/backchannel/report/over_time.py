@@ -56,7 +56,7 @@ def watched(learned: Learned) -> Markup | None:
 
 def curves(learned: Learned) -> Markup | None:
     """Learning as it goes, one panel a policy."""
-    found = [(p, p.curve) for p in learned.policies if p.curve is not None and p.curve.rows]
+    found = [(p, p.curve) for p in learned.policies if p.answered and p.curve is not None and p.curve.rows]
     if not any(figures.drawable(curve) for _, curve in found):
         return None
     own = learned.log.earned
@@ -71,11 +71,13 @@ def curves(learned: Learned) -> Markup | None:
         why = None if drawn else tag("p", "Nothing to draw: the rewards of its choices are all alike.", class_="small")
         panels.append(tag("div", tag("h3", name(p.name)), told, drawn, why))
     labels = {curve.label for _, curve in found} - {"at once"}
+    silent = _silent([p.name for p in learned.policies if p.name not in {shown.name for shown, _ in found}])
     late_note = f" Feedback as the learners were told it: {', '.join(sorted(labels))}." if labels else ""
     return section(
         "Learning as it goes",
         "Here each policy starts with nothing and learns row by row. The line is the mean reward of its choices so "
         "far, its beginner's mistakes included, so it usually ends below what the finished policy earns.",
+        silent,
         tag(
             "figure",
             tag("div", *panels, class_="panels"),
@@ -90,18 +92,20 @@ def curves(learned: Learned) -> Markup | None:
 
 def told(learned: Learned) -> Markup | None:
     """What late, lost, bought or false feedback costs."""
-    if not learned.told:
+    names = {p.key: p.name for p in learned.policies}
+    unanswered = {p.key for p in learned.policies if not p.answered}
+    shown = {each.policy for each in learned.told if each.value is not None} - unanswered
+    if not shown:
         return None
     say, own = words.numbers(learned), learned.log.earned
     low, high = learned.log.reward_low, learned.log.reward_high
     by_policy: dict[str, list[tuple[Told, Row]]] = {}
-    for each in learned.told:
+    for each in (each for each in learned.told if each.policy in shown):
         value = None if each.value is None else _cut(each.value, low, high)
         row = Row(each.channel, value, reason="" if value else "Cannot say.", note=f"{each.told:,} told")
         by_policy.setdefault(each.policy, []).append((each, row))
     every = [row.estimate for rows in by_policy.values() for _, row in rows]
     axis = figures.scale([x for found in every for x in figures.ends(found)] + figures.ends(own))
-    names = {p.key: p.name for p in learned.policies}
     order = [p.key for p in learned.policies if p.key in by_policy] + [k for k in by_policy if k not in names]
     panels = [
         tag(
@@ -117,9 +121,17 @@ def told(learned: Learned) -> Markup | None:
         "The same rows once more, as if feedback came late, got lost, was bought for a few decisions, or lied. Each "
         "line is the mean reward of a policy's choices while it learns.",
         tag("p", words.cost([pair[0] for key in order for pair in by_policy[key]], names, say)),
+        _silent(
+            [names.get(key, key) for key in dict.fromkeys(each.policy for each in learned.told) if key not in shown]
+        ),
         pieces.key(known=False),
         tag("figure", tag("div", *panels, class_="panels wide"), aria_label="Mean reward by policy and channel"),
     )
+
+
+def _silent(names: list[str]) -> Markup | None:
+    """Whom nothing is drawn of."""
+    return tag("p", f"Cannot say, and left out: {words.listed(names)}.", class_="small") if names else None
 
 
 def _late(learned: Learned, curves: list[Curve]) -> list[float]:

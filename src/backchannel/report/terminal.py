@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backchannel.decide.result import Estimate, Learned
+from backchannel.report import words
 from backchannel.report.words import Numbers, headline, many, numbers, told, verdict, warnings
 
-SPARE = (
-    "regret",
-    "95 % of value",
-    "effective rows",
-    "true value",
-    "95 % of lift",
-)  # left out in this order where there is no room
+VALUES, LIFTS = "95 % of value", "95 % of lift"
+UNDER = {VALUES: "value", LIFTS: "lift"}  # where there is no room beside it
+SPARE = ("regret", "effective rows", "true value", VALUES, LIFTS)  # left out in this order where there is still none
 
 
 class Table(NamedTuple):
@@ -39,14 +36,14 @@ def before(learned: Learned) -> list[str]:
 def table(learned: Learned) -> Table:
     """The policies, best first."""
     say = numbers(learned)
-    columns = ["policy", "value", "true value", "lift", "95 % of lift", "verdict", "effective rows", "95 % of value"]
-    columns.append("regret")
+    columns = ["policy", "value", VALUES, "true value", "lift", LIFTS, "verdict", "effective rows", "regret"]
+    best = words.stands_out(learned)
     rows = []
     for p in learned.policies:
         value, lift, regret = (p.value, p.lift, p.regret) if p.answered else (None, None, None)
-        cells = [p.key, _value(value, say), _plain(say.say(p.true_value)), _value(lift, say, True)]
+        cells = [p.key, _value(value, say), _span(value, say), _plain(say.say(p.true_value)), _value(lift, say, True)]
         cells += [_span(lift, say, True), verdict(p), f"{p.effective_rows:,.0f}"]
-        rows.append([*cells, _span(value, say), _value(regret, say, True)])
+        rows.append([*cells, _value(regret, say, True) if best else _span(regret, say, True)])
     left_out = {"true value"} if all(p.true_value is None for p in learned.policies) else set()
     if learned.best_fixed is None:
         left_out.add("regret")
@@ -61,7 +58,10 @@ def after(learned: Learned, written: Sequence[Path]) -> list[str]:
     doubtful = any(verdict(p) == "doubtful" for p in learned.policies)
     if doubtful:
         lines.append("doubtful: too few rows decide, or the weights are off; the page says which")
-    if learned.best_fixed is not None:
+    if learned.best_fixed is not None and not words.stands_out(learned):
+        span = _span(learned.best_fixed, say)
+        lines.append(f"cannot say which option is best, none stands out; always taken, it would have earned {span}")
+    elif learned.best_fixed is not None:
         lines.append(f"the best option in hindsight, always taken, would have earned {_full(learned.best_fixed, say)}")
     if learned.monitor is not None:
         found = learned.monitor
@@ -72,13 +72,23 @@ def after(learned: Learned, written: Sequence[Path]) -> list[str]:
         )
         lines.append(f"looked at after every row, {found.policy} is {apart}")
     for each in learned.against:
+        really = f"it really earned {_full(each.earned, say)}"
+        if not each.answered or each.estimate is None:
+            few = words.few(each.effective_rows)
+            lines.append(f"cannot say what the policy of {each.name} would have earned: {few}; {really}")
+            continue
         lines.append(
-            f"the policy of {each.name} would have earned {_full(each.estimate, say)}, by this log's "
-            f"{many(each.effective_rows, 'effective row')}; it really earned {_full(each.earned, say)}"
+            f"{'doubtful: ' if each.doubts else ''}the policy of {each.name} would have earned "
+            f"{_full(each.estimate, say)}, by this log's {many(each.effective_rows, 'effective row')}; {really}"
         )
     lines += [f"warning: {warning}" for warning in warnings(learned)]
     files = ", ".join(str(path) for path in written[:2])
     return [*lines, f"{learned.seconds:.1f} s; wrote {files} and {many(len(written) - 2, 'policy', 'policies')}"]
+
+
+def left_out(columns: Sequence[str]) -> list[str]:
+    """The line that names the columns for which there was no room."""
+    return [f"in a wider terminal or with --json: {', '.join(columns)}"] if columns else []
 
 
 def _full(found: Estimate, say: Numbers) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from backchannel.decide.result import Estimate, Learned, PolicyResult, Told
+from backchannel.decide.result import Against, Estimate, Learned, PolicyResult, Told
 
 NOTHING = "–"
 _ESTIMATORS = {
@@ -86,6 +86,12 @@ def count(x: float) -> str:
     if not math.isfinite(x):
         return NOTHING
     return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def few(effective_rows: float) -> str:
+    """Why a log cannot answer."""
+    said = many(effective_rows, "effective row")
+    return f"{said} {'is' if said.startswith('1 ') else 'are'} too few"
 
 
 def share(x: float) -> str:
@@ -192,14 +198,34 @@ def headline(learned: Learned) -> tuple[str, str]:
     return f"No policy is clearly better than the log's own on these {rows} rows{more}.", f"Worse: {worse}. {own}"
 
 
-def hindsight(best: Estimate, say: Numbers) -> str:
+def stands_out(learned: Learned) -> bool:
+    """Whether some option is better than the others by more than noise explains."""
+    return learned.best_fixed is not None and learned.best_fixed.value > learned.log.earned.value
+
+
+def hindsight(best: Estimate, learned: Learned) -> str:
     """What the best option, always taken, would have earned, and what regret means beside it."""
+    say = numbers(learned)
+    if not stands_out(learned):
+        return (
+            "Regret: this log was drawn uniformly, but cannot say which option is best: none stands out from the "
+            f"noise. The best in hindsight, always taken, would have earned {say.span(best)}. A policy's regret, "
+            "that less its value, is known as an interval alone."
+        )
     return (
         "Regret: this log was drawn uniformly, and so shows what the best option in hindsight, always taken, would "
         f"have earned: {say.full(best)}. A policy's regret is that less its value, below 0 where it beats every fixed "
-        "option. The option is chosen on one half of the rows and judged on the other; the intervals take no option "
-        "as known."
+        "option. The options' means are drawn to the mean of all as far as noise explains their distance; the "
+        "intervals take no option as known."
     )
+
+
+def overlap(each: Against) -> str:
+    """Whether what this log says of another log's policy agrees with what it earned there; empty if nothing is said."""
+    if not (told(each.estimate) and told(each.earned)) or each.estimate is None:
+        return ""
+    meet = each.estimate.low <= each.earned.high and each.earned.low <= each.estimate.high
+    return "The two intervals overlap." if meet else "The two intervals do not overlap: something is off."
 
 
 def cost(found: Sequence[Told], names: dict[str, str], say: Numbers) -> str:

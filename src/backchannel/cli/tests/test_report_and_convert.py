@@ -4,8 +4,12 @@ import json
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
+
+from backchannel.decide.card_facts import card_facts
+from backchannel.decide.result import Learned
 
 
 def run(*arguments, code=0):
@@ -48,6 +52,18 @@ def test_the_card_tells_the_run_and_what_changed(learned, tmp_path):
     said = json.loads(done.stdout)
     assert any("terms" in path for path in said["changed"])
     assert said["drifted"] == ["estimated reward a decision"]
+
+
+def test_the_card_says_how_many_context_columns_it_does_not_name(learned):
+    found = msgspec.json.decode((learned / "result.json").read_bytes(), type=Learned)
+    said = {}
+    for n in (0, 1, 20, 64):
+        found.log.contexts = [f"x{i}" for i in range(n)]
+        said[n] = card_facts(found, found.policies[0]).environment
+    assert (said[0], said[1]) == ("", "contexts of 1 column: x0")
+    assert said[20].endswith("x18, x19")
+    assert said[64].startswith("contexts of 64 columns: x0, x1,")
+    assert said[64].endswith("x18, x19, … and 44 more")
 
 
 def test_bad_results_are_one_sentence(learned, tmp_path):

@@ -13,29 +13,60 @@ from backchannel.decide.result import Estimate
 def _log(rng, chance, n):
     """A uniform log of options that pay 1 with these chances."""
     action = rng.integers(len(chance), size=n)
-    return action, (rng.random(n) < chance[action]).astype(float), np.full(n, 1 / len(chance)), rng.random(n) < 0.5
+    return action, (rng.random(n) < chance[action]).astype(float), np.full(n, 1 / len(chance))
 
 
 def test_known_by_hand():
     action = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     reward = np.array([2.0, 1.0, 0.0, 0.5, 2.0, 0.0, 2.0, 1.5])
-    half = np.array([False] * 4 + [True] * 4)
-    # The first half's means are 1 and 0.75: option 0, which earned 2 in the second; there 2 and 0.75: 0 again, 1.
-    found = best_fixed(action, reward, np.full(8, 0.5), half, 2, 0.0, 2.0)
-    assert found.value == pytest.approx(1.5)
-    # 4 rows of mean 3/4 (scaled), one-sided errors 0.025 / 4 and 0.025 / 2: both ends solve n kl(mean, V) = log(1 / e).
-    for end, doubt in ((found.low / 2, np.log(160)), (found.high / 2, np.log(80))):
-        kl = 0.75 * np.log(0.75 / end) + 0.25 * np.log(0.25 / (1 - end))
-        assert 4 * kl == pytest.approx(doubt)
-    assert found.low / 2 < 0.75 < found.high / 2
+    # Means 3/2 and 3/4 around 9/8. Within: (3 + 5/4) / 6 = 17/24. Between: (8 (3/8)^2 - 17/24) / (8 - 32/8) = 5/48. So
+    # a mean of 4 rows moves to (5/12) / (5/12 + 17/24) = 10/27 of its distance: 9/8 + 10/27 * 3/8 = 91/72.
+    found = best_fixed(action, reward, np.full(8, 0.5), 2, 0.0, 2.0)
+    assert found.value == pytest.approx(91 / 72)
+    # Scaled, 4 rows of mean 3/4 and 8 of mean 9/16; one-sided errors 0.025 / 6 and 0.025 / 2. Then at both ends
+    # n kl(mean, V) = log(1 / e), where the lower one is the mean of all: it has more rows.
+    for n, mean, end, doubt in (
+        (8, 9 / 16, found.low / 2, np.log(240)),
+        (4, 3 / 4, found.high / 2, np.log(80)),
+    ):
+        assert n * (mean * np.log(mean / end) + (1 - mean) * np.log((1 - mean) / (1 - end))) == pytest.approx(doubt)
+    assert found.low / 2 < 9 / 16 < 0.75 < found.high / 2
 
 
 def test_limit_an_option_without_a_reward_is_not_certain():
     # 0 of n: kl(0, V) = -log(1 - V), so the bound is 1 - (error / 2)^(1 / n).
     n = 200
-    found = best_fixed(np.arange(n) % 2, np.zeros(n), np.full(n, 0.5), np.arange(n) < n // 2, 2, 0.0, 1.0, error=0.05)
+    found = best_fixed(np.arange(n) % 2, np.zeros(n), np.full(n, 0.5), 2, 0.0, 1.0, error=0.05)
     assert (found.value, found.low) == (0.0, 0.0)
     assert found.high == pytest.approx(1 - 0.025 ** (2 / n))
+
+
+def test_limit_the_best_is_never_less_than_the_mean_of_all_and_no_more_where_options_are_alike():
+    # 34 options that pay 46 times in 10,000: most logs of 10,000 rows show nothing but luck.
+    rng = np.random.default_rng(2)
+    alike = 0
+    for _ in range(200):
+        action, reward, propensity = _log(rng, np.full(34, 0.0046), 10_000)
+        found = best_fixed(action, reward, propensity, 34, 0.0, 1.0)
+        assert found.low < reward.mean() <= found.value < found.high
+        assert found.low > 0  # the log's own mean bounds it, where no option's rows do
+        alike += found.value == reward.mean()
+    assert alike > 80  # half of such logs, up to Binomial's 1e-3
+    for n, rewards in ((2, [1.0, 0.0]), (3, [0.0, 0.0, 1.0])):  # each option once, or one option not at all
+        found = best_fixed(np.arange(n) % 2, np.array(rewards), np.full(n, 1 / 3), 3, 0.0, 1.0)
+        assert found.low < np.mean(rewards) <= found.value <= found.high == 1
+
+
+def test_limit_a_clear_best_option_is_said_as_it_is():
+    rng = np.random.default_rng(3)
+    action, reward, propensity = _log(rng, np.array([0.1, 0.2, 0.7]), 9000)
+    found = best_fixed(action, reward, propensity, 3, 0.0, 1.0)
+    assert found.value == pytest.approx(reward[action == 2].mean(), abs=1e-3)
+    # The same in another unit of reward, far from 0.
+    other = best_fixed(action, 1e6 + 10 * reward, propensity, 3, 1e6, 1e6 + 10)
+    np.testing.assert_allclose(
+        [other.value, other.low, other.high], 1e6 + 10 * np.array([found.value, found.low, found.high])
+    )
 
 
 def test_contrast_the_largest_mean_is_too_large_and_this_interval_holds():
@@ -46,8 +77,8 @@ def test_contrast_the_largest_mean_is_too_large_and_this_interval_holds():
     missed = fooled = 0
     values = []
     for _ in range(400):
-        action, reward, propensity, half = _log(rng, chance, 2000)
-        found = best_fixed(action, reward, propensity, half, 40, 0.0, 1.0, error=0.05)
+        action, reward, propensity = _log(rng, chance, 2000)
+        found = best_fixed(action, reward, propensity, 40, 0.0, 1.0, error=0.05)
         missed += not found.low <= 0.2 <= found.high
         values.append(found.value)
         n = np.bincount(action, minlength=40)
@@ -67,11 +98,11 @@ def test_regret_is_a_difference_whose_ends_hold_together():
 
 def test_only_a_uniform_log_has_it():
     rng = np.random.default_rng(1)
-    action, reward, propensity, half = _log(rng, np.array([0.1, 0.9]), 400)
-    assert best_fixed(action, reward, propensity, half, 2, 0.0, 1.0) is not None
+    action, reward, propensity = _log(rng, np.array([0.1, 0.9]), 400)
+    assert best_fixed(action, reward, propensity, 2, 0.0, 1.0) is not None
     propensity[7] = 0.4
-    assert best_fixed(action, reward, propensity, half, 2, 0.0, 1.0) is None
-    assert best_fixed(action, reward, np.full(400, 0.5), half, 0, 0.0, 1.0) is None
+    assert best_fixed(action, reward, propensity, 2, 0.0, 1.0) is None
+    assert best_fixed(action, reward, np.full(400, 0.5), 0, 0.0, 1.0) is None
 
 
 def test_learn_shows_it_where_the_log_is_uniform():

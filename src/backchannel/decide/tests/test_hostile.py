@@ -127,8 +127,8 @@ def test_matrices_that_would_not_fit_are_left_out_and_said(tmp_path, monkeypatch
 def test_curves_are_shorter_where_options_are_many(tmp_path, monkeypatch):
     log = write(tmp_path)
     assert learn(log, ["uniform"])[0].policies[0].curve.rows[-1] == ROWS
-    monkeypatch.setattr(watch, "CURVE_WORK", 300)
-    monkeypatch.setattr(watch, "FEWEST_ROWS", 50)
-    assert learn(log, ["uniform"])[0].policies[0].curve.rows[-1] == 100
+    monkeypatch.setattr(watch, "CURVE_WORK", 600)
+    monkeypatch.setattr(watch, "FEWEST_ROWS", 120)
+    assert learn(log, ["uniform"])[0].policies[0].curve.rows[-1] == 200
     monkeypatch.setattr(watch, "CURVE_WORK", 30)
-    assert learn(log, ["uniform"])[0].policies[0].curve.rows[-1] == 50
+    assert learn(log, ["uniform"])[0].policies[0].curve.rows[-1] == 120

@@ -77,7 +77,7 @@ def learned(*policies: PolicyResult, facts: LogFacts | None = None, **changed: o
         "estimator": "self_normalised_doubly_robust",
         "policies": list(policies),
         "warnings": [],
-        "against": [Against("other", Estimate(0.5, 0.4, 0.6), 250.0, Estimate(0.45, 0.44, 0.46))],
+        "against": [Against("other", Estimate(0.5, 0.4, 0.6), 250.0, Estimate(0.45, 0.44, 0.46), True, "")],
         "told": [
             Told("at once", "a", 1000, Estimate(0.6, 0.58, 0.62)),
             Told("50% lost", "a", 500, Estimate(0.41, 0.4, 0.42)),

@@ -85,6 +85,16 @@ def test_regret_stands_where_the_log_is_uniform() -> None:
     assert "Regret" not in Tree(page(learned(policy("a", regret=None)))).text
 
 
+def test_regret_is_an_interval_alone_where_no_option_stands_out() -> None:
+    given = learned(policy("a", regret=Estimate(-0.123, -0.2, 0.01)), best_fixed=Estimate(0.4, 0.3, 0.6))
+    text = Tree(page(given)).text
+    assert (
+        "none stands out from the noise. The best in hindsight, always taken, would have earned 0.300 to 0.600" in text
+    )
+    assert "−0.200 to +0.010" in text
+    assert "−0.123" not in text
+
+
 def test_a_doubt_has_a_row_of_its_own() -> None:
     tree = Tree(page(learned(policy("a"), policy("b", verdict="One row decides."), policy("c", answered=False))))
     rows = [a for kind, a in tree.tags if kind == "tr" and str(a.get("class")).startswith("why")]
@@ -114,7 +124,7 @@ def test_whatever_comes_from_the_data_is_escaped() -> None:
     bad.curve = Curve(EVIL, [1, 2], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3])
     given = learned(bad, facts=facts, warnings=[EVIL], command=EVIL, version=EVIL, estimator=EVIL)
     given.told = [Told(EVIL, EVIL, 1, lift(0, 1))]
-    given.against = [Against(EVIL, lift(0, 1), 5.0, lift(0, 1))]
+    given.against = [Against(EVIL, lift(0, 1), 5.0, lift(0, 1), True, EVIL)]
     given.monitor = watch(EVIL)
     text = page(given)
     tree = Tree(text)
@@ -160,7 +170,7 @@ def test_numbers_that_are_none_do_no_harm(bad: float) -> None:
     )
     given = learned(broken, facts=log(earned=hole, shares=[bad, bad], first_time=bad, last_time=bad), seconds=bad)
     given.told = [Told("at once", "a", 1, hole), Told("50% lost", "a", 1, None)]
-    given.against = [Against("other", hole, bad, hole)]
+    given.against = [Against("other", hole, bad, hole, True, "")]
     given.calibration = Calibration([bad, 0.1], [bad, 0.2], [1, 1])
     tree = Tree(page(given))
     said = " ".join(str(v) for _, a in tree.tags for v in a.values()) + tree.text
@@ -177,6 +187,35 @@ def test_a_policy_that_the_log_cannot_answer_for_is_grey_and_says_why() -> None:
     one = Tree(page(learned(policy("b", answered=False, effective_rows=1.0)))).text
     assert "Cannot say: 1 effective row is too few." in one
     assert any(str(a.get("aria-label")).startswith("B: Cannot say") for _, a in tree.tags)
+
+
+def test_nothing_is_drawn_of_a_policy_that_the_log_cannot_answer_for() -> None:
+    curve = Curve("at once", [20, 1000], [0.7771, 0.7772], [0.7, 0.7], [0.8, 0.8])
+    silent = policy("b", name="Silent", answered=False, effective_rows=3.2, curve=curve)
+    heard = [Told("at once", "a", 1000, Estimate(0.6, 0.58, 0.62)), Told("at once", "b", 1000, lift(0.77, 0.78))]
+    given = learned(policy("a"), silent, told=heard)
+    tree = Tree(page(given))
+    assert tree.text.count("Cannot say, and left out: Silent.") == 2
+    assert not re.findall(r"0\.77\d", tree.text + " ".join(str(a.get("aria-label")) for _, a in tree.tags))
+    nobody = Tree(page(learned(silent, told=heard[1:]))).text
+    assert "What late" not in nobody
+    assert "Learning as it goes" not in nobody
+
+
+def test_another_logs_policy_is_doubted_or_refused_like_any_other() -> None:
+    earned = Estimate(0.45, 0.44, 0.46)
+    few = "To this policy the log is worth about 2 rows of its own."
+    refused = Tree(page(learned(policy("a"), against=[Against("other", None, 2.03, earned, False, few)])))
+    assert f"This log cannot answer for it: 2.03 effective rows are too few. {few}" in refused.text
+    assert "The two intervals" not in refused.text
+    assert "Estimated from this log alone" not in refused.text
+    assert any(
+        a.get("aria-label") == "estimated here: Cannot say: 2.03 effective rows are too few." for _, a in refused.tags
+    )
+    against = [Against("other", lift(0.4, 0.6), 250.0, earned, True, "One row decides.")]
+    doubted = Tree(page(learned(policy("a"), against=against))).text
+    assert "from 250 effective rows. Doubtful. One row decides." in doubted
+    assert "The two intervals" not in doubted
 
 
 def test_many_options_show_the_most_taken_and_the_rest_together() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backchannel.cli.show import print_table
-from backchannel.decide.result import Curve, Estimate, Monitor
+from backchannel.decide.result import Against, Curve, Estimate, Monitor
 from backchannel.report import terminal
 from backchannel.report.tests.made import DRAW, LOSS, WIN, learned, log, policy
 
@@ -17,8 +17,8 @@ def _shown(capsys, monkeypatch, found, columns):
         monkeypatch.delenv("COLUMNS", raising=False)
     else:
         monkeypatch.setenv("COLUMNS", str(columns))
-    print_table("what each would earn", *terminal.table(found), spare=terminal.SPARE)
-    return capsys.readouterr().out.splitlines()
+    left = print_table("what each would earn", *terminal.table(found), terminal.SPARE, terminal.UNDER)
+    return [*capsys.readouterr().out.splitlines(), *terminal.left_out(left)]
 
 
 def _four(**changed):
@@ -27,9 +27,11 @@ def _four(**changed):
     return learned(policy("batched_square_cb", WIN), doubted, policy("uniform", LOSS), silent, **changed)
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120, None])
+@pytest.mark.parametrize("columns", [50, 120, None])
 def test_every_policy_has_one_line_that_fits(capsys, monkeypatch, columns):
     lines = _shown(capsys, monkeypatch, _four(), columns)
+    if columns == 50:
+        assert lines.pop() == f"in a wider terminal or with --json: {', '.join(terminal.SPARE[1:])}"
     assert len(lines) == 3 + 4  # title, heads, a rule, and one line for each policy
     assert max(map(len, lines)) <= (columns or 120)
     assert lines[1].split()[:2] == ["policy", "value"]
@@ -46,10 +48,25 @@ def test_every_policy_has_one_line_that_fits(capsys, monkeypatch, columns):
 
 def test_less_room_leaves_out_what_matters_less(capsys, monkeypatch):
     found = _four(best_fixed=Estimate(0.5, 0.4, 0.6))
-    heads = {n: " ".join(_shown(capsys, monkeypatch, found, n)[1].split()) for n in (50, 80, 200)}
+    heads = {n: " ".join(_shown(capsys, monkeypatch, found, n)[1].split()) for n in (50, 200)}
     assert heads[50] == "policy value lift verdict"
-    assert heads[80] == "policy value true value lift 95 % of lift verdict"
-    assert heads[200] == f"{heads[80]} effective rows 95 % of value regret"
+    assert heads[200] == "policy value 95 % of value true value lift 95 % of lift verdict effective rows regret"
+
+
+def test_at_80_columns_value_lift_and_verdict_stand_with_their_intervals(capsys, monkeypatch):
+    lines = _shown(capsys, monkeypatch, _four(best_fixed=Estimate(0.5, 0.4, 0.6)), 80)
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines[4:8]] == [
+        ["batched_square_cb", "0.600", "0.555", "+0.200", "better"],
+        ["0.500..0.700", "+0.100..+0.300"],
+        ["epsilon_greedy", "0.450", "0.555", "+0.050", "doubtful"],
+        ["0.300..0.600", "-0.100..+0.200"],
+    ]
+    assert lines[1].split() == ["value", "lift"]
+    assert " ".join(lines[2].split()) == "policy 95 % of value true value 95 % of lift verdict"
+    assert lines[-2].split() == ["constant_best", "-", "0.555", "-", "cannot", "say"]
+    assert lines[-1] == "in a wider terminal or with --json: regret, effective rows"
+    assert not any("wider" in line for line in _shown(capsys, monkeypatch, _four(), 200))
 
 
 def test_numbers_are_those_of_the_page():
@@ -69,6 +86,10 @@ def test_numbers_are_those_of_the_page():
     }
     assert dict(zip(columns, rows[1], strict=True))["95 % of lift"] == "-0.300..-0.100"
     assert "regret" not in terminal.table(learned(policy("a"))).columns
+    unclear = learned(policy("a", WIN), best_fixed=Estimate(0.4, 0.3, 0.6))  # no more than the log itself earned
+    assert terminal.table(unclear).rows[0][-1] == "-0.100..+0.100"
+    said = "cannot say which option is best, none stands out; always taken, it would have earned 0.300..0.600"
+    assert said in terminal.after(unclear, FILES)
     assert "true value" not in terminal.table(learned(policy("a", true_value=None))).columns
 
 
@@ -99,3 +120,12 @@ def test_lines_around_the_table_say_the_rest():
     assert sum("told apart" in line for line in told) == 1  # the headline says it
     never = terminal.after(learned(policy("a"), monitor=Monitor("a", 3, line, line, None, -0.1, 0.3)), FILES)
     assert "looked at after every row, a is never told apart from the log's own in 1,000 rows" in never
+
+
+def test_another_logs_policy_is_doubted_or_refused():
+    earned = Estimate(0.45, 0.44, 0.46)
+    refused = terminal.after(learned(policy("a"), against=[Against("b", None, 2.03, earned, False, "Few.")]), FILES)
+    line = "cannot say what the policy of b would have earned: 2.03 effective rows are too few; it really earned 0.450 "
+    assert f"{line}(0.440..0.460)" in refused
+    doubted = terminal.after(learned(policy("a"), against=[Against("b", WIN, 250.0, earned, True, "Off.")]), FILES)
+    assert any(line.startswith("doubtful: the policy of b would have earned 0.200") for line in doubted)

@@ -9,7 +9,7 @@ import pytest
 from backchannel.decide.result import Bars, Estimate, PolicyResult
 from backchannel.report import figures, words
 from backchannel.report.page import page
-from backchannel.report.tests.made import DRAW, LOSS, WIN, Tree, learned, lift, log, policy
+from backchannel.report.tests.made import DRAW, LOSS, WIN, Tree, learned, lift, log, policy, watch
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,22 @@ def test_axes_hold_their_values_and_have_round_ticks() -> None:
     np.testing.assert_allclose(axis.ticks(), [0.0, 0.01, 0.02], atol=1e-12)
     assert figures.scale([]).ticks()
     assert figures.scale([3.0, 3.0]).ticks()
+
+
+@pytest.mark.parametrize("high", [1.0, 8.0, 0.0046, 10_000.0, 1_234_567.0, 0.000_03])
+def test_labels_of_an_axis_do_not_touch_on_a_phone(high: float) -> None:
+    for low in (0.0, -high, high * 0.9):
+        labels = figures.spaced(figures.Scale(low, high))
+        assert labels
+        end = -math.inf
+        for at, said in labels:
+            place = figures.NARROW * at / 100
+            start = place if at < 1 else place - len(said) if at > 99 else place - len(said) / 2
+            assert start >= end + 1 or end == -math.inf
+            end = start + len(said)
+
+
+def test_rows_watched_are_labelled_at_both_ends_and_the_middle() -> None:
+    drawn = figures.watched(watch(), figures.Scale(0.0, 1.0), "a", words.Numbers(3))
+    below = re.findall(r'<text x="([^"]+)" y="100%"[^>]*>([^<]+)<', drawn)
+    assert below == [("0.00%", "0"), ("50.00%", "500"), ("100.00%", "1,000")]
