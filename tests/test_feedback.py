@@ -72,9 +72,25 @@ def test_round_trip(record):
     assert json.loads(line)["record"] == type(record).__name__.lower()
 
 
-def test_defaults_are_left_out_and_unknown_fields_are_passed_over():
+def test_defaults_are_left_out():
     assert encode(Decision(id="d", action="a")) == b'{"record":"decision","id":"d","action":"a"}'
-    assert decode('{"record":"decision","id":"d","action":"a","added_later":1}') == Decision(id="d", action="a")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"record":"decision","id":"d","action":"a","propensty":0.5}',
+        '{"record":"feedback","id":"f","decision":"d","kind":"reward","value":1,"propensty":0.5}',
+    ],
+)
+def test_a_field_that_a_record_has_not_is_refused(line):
+    with pytest.raises(msgspec.ValidationError, match="unknown field `propensty`"):
+        decode(line)
+
+
+def test_an_option_that_is_named_twice():
+    with pytest.raises(ValueError, match="the option 'b' is named twice in options"):
+        Decision(id="d", action="a", options=["b", "a", "b"])
 
 
 def test_contexts_are_not_shared():

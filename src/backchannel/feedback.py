@@ -1,8 +1,9 @@
 """The record: a decision, and the feedback that answers it. Every family, log, simulation and service meets here.
 
 A `Decision` says what was chosen, among what, with which probability. A `Feedback` answers one decision, by id; it
-may come late, in parts, more than once, out of order, be taken back, or never come. Ids make both idempotent: the
-same id twice counts once. On disk a log is JSON lines (one record a line, `"record": "decision" | "feedback"`).
+may come late, in parts, more than once, out of order, be taken back, or never come. Each has an id of its own: a log
+that holds one twice is refused, or counts it once. On disk a log is JSON lines (one record a line, `"record":
+"decision" | "feedback"`); a field that a record has not is refused, since it may be a misspelt one.
 
     >>> from backchannel.feedback import Decision, Feedback, encode, decode
     >>> line = encode(Decision(id="d1", action="red", options=["red", "blue"], propensity=0.5))
@@ -36,7 +37,7 @@ Kind = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
-class Decision(msgspec.Struct, tag_field="record", tag="decision", omit_defaults=True):
+class Decision(msgspec.Struct, tag_field="record", tag="decision", omit_defaults=True, forbid_unknown_fields=True):
     """One choice. Times are seconds since 1970-01-01 UTC.
 
     Attributes:
@@ -66,9 +67,12 @@ class Decision(msgspec.Struct, tag_field="record", tag="decision", omit_defaults
             outside = [option for option in chosen if option not in self.options]
             if outside:
                 raise ValueError(f"action {outside[0]!r} is not among the options {list(self.options)!r}")
+            if len(set(self.options)) < len(self.options):
+                twice = next(name for at, name in enumerate(self.options) if name in list(self.options)[:at])
+                raise ValueError(f"the option {twice!r} is named twice in options")
 
 
-class Feedback(msgspec.Struct, tag_field="record", tag="feedback", omit_defaults=True):
+class Feedback(msgspec.Struct, tag_field="record", tag="feedback", omit_defaults=True, forbid_unknown_fields=True):
     """One answer to one decision; `cost` is what it cost to get, in the task's own unit."""
 
     id: str

@@ -1,7 +1,8 @@
 """Decisions that Python parsed, a chunk at a time, into the store: what the line formats share.
 
-A context feature is numeric or categorical by its first value; the rest must agree. Features of options are hashed
-once for each distinct pair of name and value, not once for each row.
+A context feature is numeric or categorical by its first value; the rest must agree. In JSON lines the first decision
+says which columns there are, and a feature of options is a number everywhere or nowhere. Features of options are
+hashed once for each distinct pair of name and value, not once for each row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from backchannel.feedback import Decision
 from backchannel.ledger.log import key_of
-from backchannel.ledger.problems import LogError, Problems, shortened
+from backchannel.ledger.problems import LogError, Problems, nearest, shortened
 from backchannel.ledger.sources import Source
 from backchannel.ledger.store import Store, key_sql, list_sql
 
@@ -64,7 +65,9 @@ def append(store: Store, rows: list[Row], file: int, problems: Problems) -> None
     """Add rows to the store; those that contradict the rows before them are bad."""
     cells = _columns(store, rows)
     if cells is None:  # something is wrong, or new: go through them one by one
-        rows = [row for row in rows if _sound(store, row, file, problems)]
+        sound = [_sound(store, row, file, problems) for row in rows]
+        store.missed |= {row.decision.id for row, is_sound in zip(rows, sound, strict=True) if not is_sound}
+        rows = [row for row, is_sound in zip(rows, sound, strict=True) if is_sound]
         cells = _columns(store, rows) or {}
     if not rows:
         return
@@ -118,7 +121,10 @@ def _columns(store: Store, rows: list[Row]) -> dict[str, list[Any]] | None:
         return None
     if not all(-1 << 53 < (decision.position or 0) < 1 << 53 for decision in decisions):
         return None
-    if any(_unsound_feature(decision) for decision in decisions if isinstance(decision.options, dict)):
+    if any(_unsound_feature(store, decision) for decision in decisions if isinstance(decision.options, dict)):
+        return None
+    known = None if store.context is None else store.context.keys()
+    if not store.zero and any(decision.context.keys() != known for decision in decisions):
         return None
     columns: dict[str, list[Any]] = {}
     for name in dict.fromkeys(chain.from_iterable(decision.context for decision in decisions)):
@@ -196,6 +202,10 @@ def _sound(store: Store, row: Row, file: int, problems: Problems) -> bool:
     if decision.position is not None and abs(decision.position) >= 1 << 53:
         problems.add(f"{where}, column 'position': expected a place, found {decision.position}")
         return False
+    misfit = "" if store.zero or store.context is None else _misfit(store.context, decision.context)
+    if misfit:
+        problems.add(f"{where}, column {misfit}")
+        return False
     for name, value in decision.context.items():
         kind = type(value)
         if kind is float or kind is int:
@@ -222,23 +232,42 @@ def _sound(store: Store, row: Row, file: int, problems: Problems) -> bool:
             store.number(name)
         else:
             store.category(name)
-    unsound = _unsound_feature(decision)
+    unsound = _unsound_feature(store, decision)
     if unsound:
-        option, name, value = unsound
-        wanted = f"expected a finite number, text or a truth value, found {shortened(value)}"
-        problems.add(f"{where}, feature {name!r} of option {option!r}: {wanted}")
+        problems.add(f"{where}, feature {unsound}")
         return False
+    if store.context is None:
+        store.context = dict.fromkeys(decision.context)
     return True
 
 
-def _unsound_feature(decision: Decision) -> tuple[str, str, Any] | None:
-    """The first feature of an option that is no number, text or truth value: option, name and value."""
+def _misfit(known: dict[str, None], context: dict[str, Any]) -> str:
+    """The first column that a context has, or lacks, unlike the first decision, and what is wrong with it."""
+    for name in context:
+        if name not in known:
+            return f"{name!r}: the first decision has no such column; {nearest(name, known)}"
+    for name in known:
+        if name not in context:
+            return f"{name!r}: expected it here as in the first decision; null stands for what is not known"
+    return ""
+
+
+def _unsound_feature(store: Store, decision: Decision) -> str:
+    """The first feature of an option that is no number, text or truth value, or not what it was before."""
     if isinstance(decision.options, dict):
         for option, features in decision.options.items():
             for name, value in features.items():
-                if not (value is None or isinstance(value, str | bool) or _finite(value)):
-                    return option, name, value
-    return None
+                if value is None:
+                    continue
+                is_text = isinstance(value, str | bool)
+                if not (is_text or _finite(value)):
+                    wanted = "a finite number, text or a truth value"
+                elif store.zero or store.option_texts.setdefault(name, is_text) == is_text:
+                    continue
+                else:
+                    wanted = f"{'a number' if is_text else 'text or a truth value'}, as before"
+                return f"{name!r} of option {option!r}: expected {wanted}, found {shortened(value)}"
+    return ""
 
 
 def _finite(value: Any) -> bool:

@@ -25,7 +25,8 @@ import duckdb
 from backchannel.feedback import encode
 from backchannel.ledger import chunk
 from backchannel.ledger.columns import Columns
-from backchannel.ledger.native import records
+from backchannel.ledger.lines import records
+from backchannel.ledger.native import survey
 from backchannel.ledger.open_bandit import is_packaged
 from backchannel.ledger.problems import LogError, Problems, counted
 from backchannel.ledger.read import Items, fill
@@ -84,9 +85,6 @@ def convert(
                     return copied + problems.notes()
             found = fill(store, name, source_format, columns, items, problems, logged_by)
             writer = Writer(store, found or {})
-            if store.summed:
-                several = counted(store.summed, "decision", "decisions")
-                writer.say(f"the rewards of {several} with more than one are added up; the sum is written")
             if format in ("csv", "parquet"):
                 write_table(writer, beside, format, gzipped)
             elif format == "open-bandit":
@@ -113,16 +111,15 @@ def _copy_records(
     found = find(name, source_format, store.folder)
     if found[0].format != "jsonl":
         return None
-    count = 0
+    count = survey(store, found, problems)
+    passed = Problems(problems.skip)  # what is bad was counted by the survey
     with gzip.open(target, "wb") if gzipped else open(target, "wb") as file:
-        for source in found:
+        for index, source in enumerate(found):
             for first, lines in chunk.blocks(source, store):
-                for _, record in records(source, first, lines, problems):
-                    file.write(encode(record) + b"\n")
-                    count += 1
-    if not count:
-        raise LogError(f"{name} holds no record")
-    return [f"{counted(count, 'record was', 'records were')} copied as they are"]
+                for row, record in records(store, source, first, lines, passed):
+                    if (index, row) not in store.left:
+                        file.write(encode(record) + b"\n")
+    return [*store.notes, f"{counted(count - len(store.left), 'record was', 'records were')} copied as they are"]
 
 
 def _format_of(path: Path) -> str:

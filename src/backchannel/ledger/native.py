@@ -1,114 +1,62 @@
-"""The library's own log: JSON lines of `Decision` and `Feedback`, in any order, joined by id.
+"""The library's own log: JSON lines of `Decision` and `Feedback`, joined by id.
 
-The same id twice counts once. A decision's reward is the sum of its rewards that were not taken back, and nan where
-none came; its feedback time is that of the last of them. Feedback of other kinds, feedback that answers no decision
-and decisions that nobody saw are counted in the notes and left out.
+Decisions lie in order of time and have one set of context columns, which the first of them says; feedback may stand
+anywhere. A decision's reward is the sum of its rewards that were not taken back, and nan where none came; its feedback
+time is that of the last of them. Feedback of other kinds and decisions that nobody saw are counted in the notes and
+left out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
 import numpy as np
 
-from backchannel.feedback import Decision, Feedback, Record, decode
+from backchannel.feedback import Decision, Feedback
 from backchannel.ledger import chunk
+from backchannel.ledger.between import answers, ids_once, times_forwards
+from backchannel.ledger.lines import records
 from backchannel.ledger.problems import SLATES, LogError, Problems, counted
 from backchannel.ledger.sources import Source
 from backchannel.ledger.store import Store
 
-_lines = msgspec.json.Decoder(Record)
 USED = ("reward", "retraction")
+FEEDBACK = (
+    "seq BIGINT, file INTEGER, row BIGINT, id VARCHAR, decision VARCHAR, kind VARCHAR, reward DOUBLE, time DOUBLE, "
+    "target VARCHAR"
+)
 
 
 def read_native(store: Store, source: Source, problems: Problems) -> None:
     """Append one file to the store; `join` follows when all are read."""
-    file = len(store.files)
-    store.files.append(source.name)
-    store.db.execute(
-        "CREATE TABLE IF NOT EXISTS feedback (seq BIGINT, id VARCHAR, decision VARCHAR, kind VARCHAR, reward DOUBLE, "
-        "time DOUBLE, target VARCHAR)"
-    )
+    file = _begin(store, source)
     others: Counter[str] = Counter()
     for first, lines in chunk.blocks(source, store):
         rows: list[chunk.Row] = []
-        answers: list[Feedback] = []
-        for number, record in records(source, first, lines, problems):
+        answers: list[tuple[int, Feedback]] = []
+        for number, record in records(store, source, first, lines, problems):
             if isinstance(record, Decision) and isinstance(record.action, list) and len(record.action) > 1:
                 found = f"expected one option, found a list of {len(record.action)}"
                 problems.add(f"{source.name}, row {number}, column 'action': {found}; {SLATES}")
+                store.missed.add(record.id)
             elif isinstance(record, Decision):
                 rows.append(chunk.Row(number, record))
             elif record.kind in USED:
-                answers.append(record)
+                answers.append((number, record))
             else:
                 others[record.kind] += 1
         chunk.append(store, rows, file, problems)
-        _append_feedback(store, answers)
+        _append_feedback(store, answers, file)
     for kind, number in sorted(others.items()):
         store.notes.append(f"{counted(number, 'feedback', 'feedbacks')} of kind {kind!r} left out: no reward")
 
 
-def records(source: Source, first: int, lines: bytes, problems: Problems) -> list[tuple[int, Record]]:
-    """The records of a few whole lines, with the numbers of their lines."""
-    try:
-        found = _lines.decode_lines(lines)
-        if len(found) == lines.count(b"\n") + (not lines.endswith(b"\n")):
-            return list(enumerate(found, first))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # a line of these is wrong, or blank: find which
-    numbered: list[tuple[int, Record]] = []
-    for number, line in enumerate(lines.split(b"\n"), first):
-        if not line.strip():
-            continue
-        try:
-            numbered.append((number, decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.add(f"{source.name}, row {number}: expected a decision or a feedback as JSON, but {error}")
-    return numbered
-
-
-def _append_feedback(store: Store, answers: list[Feedback]) -> None:
-    if not answers:
-        return
-    rewards = [each.value if each.kind == "reward" else None for each in answers]
-    arrays = {
-        "id": np.array([each.id for each in answers], object),
-        "decision": np.array([each.decision for each in answers], object),
-        "kind": np.array([each.kind for each in answers], object),
-        "reward": np.array(rewards, np.float64),
-        "time": np.array([each.time for each in answers], np.float64),
-        "target": np.array([str(each.value) if each.kind == "retraction" else None for each in answers], object),
-        "seq": np.arange(store.answers, store.answers + len(answers)),
-    }
-    store.answers += len(answers)
-    store.insert({name: f"chunk.{name}" for name in arrays}, "chunk", chunk=arrays, table="feedback")
-
-
-def join(store: Store, strict: bool) -> None:
-    """Count every id once, apply retractions, and give each decision its reward."""
-    for table, what in (("log", "decision"), ("feedback", "feedback")):
-        again = int(store.one(f"SELECT count(*) - count(DISTINCT id) FROM {table}")[0])
-        if again:
-            twice = store.one(f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1 ORDER BY min(seq) LIMIT 1")[0]
-            repeats = counted(again, f"{what} repeats an id", f"{what}s repeat an id")
-            note = f"{repeats}, first {twice!r}; each id counts once"
-            if strict:
-                raise LogError(f"{store.name}: {note}")
-            store.notes.append(note)
-            store.db.execute(
-                f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM (SELECT seq, row_number() OVER "
-                f"(PARTITION BY id ORDER BY seq) AS nth FROM {table}) WHERE nth > 1)"
-            )
-    lost = "FROM feedback WHERE NOT EXISTS (SELECT 1 FROM log WHERE log.id = feedback.decision)"
-    orphans = int(store.one(f"SELECT count(*) {lost}")[0])
-    if orphans:
-        one = store.one(f"SELECT id {lost} ORDER BY seq LIMIT 1")[0]
-        note = f"{counted(orphans, 'feedback answers', 'feedbacks answer')} no decision of this log, first {one!r}"
-        if strict:
-            raise LogError(f"{store.name}: {note}")
-        store.notes.append(note)
+def join(store: Store, problems: Problems) -> None:
+    """Apply retractions, and give each decision its reward."""
+    for name in store.context or ():
+        if name not in store.numeric and name not in store.categorical:
+            store.category(name)  # never known
+    _check_feedback(store, problems)
     taken = "(SELECT DISTINCT target FROM feedback WHERE kind = 'retraction')"
     back = int(store.one(f"SELECT count(*) FROM feedback WHERE kind = 'reward' AND id IN {taken}")[0])
     if back:
@@ -117,9 +65,75 @@ def join(store: Store, strict: bool) -> None:
         "CREATE TABLE answer AS SELECT decision, sum(reward) AS reward, max(time) AS feedback_time, count(*) AS parts "
         f"FROM feedback WHERE kind = 'reward' AND id NOT IN {taken} GROUP BY decision"
     )
-    store.summed = int(store.one("SELECT count(*) FROM answer WHERE parts > 1")[0])
+    several = int(store.one("SELECT count(*) FROM answer WHERE parts > 1")[0])
+    if several:
+        decisions = counted(several, "decision", "decisions")
+        store.notes.append(f"the rewards of {decisions} with more than one are added up")
     store.select = (
         "SELECT log.* REPLACE (answer.reward AS reward, answer.feedback_time AS feedback_time) "
         "FROM log LEFT JOIN answer ON log.id = answer.decision"
     )
     store.db.execute("DROP TABLE feedback")
+
+
+def survey(store: Store, sources: list[Source], problems: Problems) -> int:
+    """Find the records of any kind that are bad beside the others: `store.left`; returns how many there are in all."""
+    count = 0
+    for source in sources:
+        file = _begin(store, source)
+        for first, lines in chunk.blocks(source, store):
+            found = records(store, source, first, lines, problems)
+            count += len(found)
+            _append_decisions(store, [(row, each) for row, each in found if isinstance(each, Decision)], file)
+            _append_feedback(store, [(row, each) for row, each in found if isinstance(each, Feedback)], file)
+    if not count:
+        raise LogError(f"{store.name} holds no record")
+    ids_once(store, "log", problems)
+    times_forwards(store, problems)
+    _check_feedback(store, problems)
+    return count
+
+
+def _begin(store: Store, source: Source) -> int:
+    store.files.append(source.name)
+    store.db.execute(f"CREATE TABLE IF NOT EXISTS feedback ({FEEDBACK})")
+    return len(store.files) - 1
+
+
+def _check_feedback(store: Store, problems: Problems) -> None:
+    if not store.one("SELECT count(*) FROM log")[0]:
+        raise LogError(f"{store.name} holds no decision")
+    ids_once(store, "feedback", problems)
+    answers(store, problems)
+
+
+def _append_decisions(store: Store, decisions: list[tuple[int, Decision]], file: int) -> None:
+    """Of decisions what others refer to: ids and times."""
+    if decisions:
+        arrays = {
+            "seq": np.arange(store.rows, store.rows + len(decisions)),
+            "row": np.array([row for row, _ in decisions]),
+            "id": np.array([each.id for _, each in decisions], object),
+            "time": np.array([each.time for _, each in decisions], np.float64),
+        }
+        values = {name: f"chunk.{name}" for name in arrays} | {"file": str(file)}
+        store.rows += store.insert(values, "chunk", chunk=arrays)
+
+
+def _append_feedback(store: Store, answers: list[tuple[int, Feedback]], file: int) -> None:
+    if not answers:
+        return
+    rewards = [each.value if each.kind == "reward" else None for _, each in answers]
+    arrays = {
+        "seq": np.arange(store.answers, store.answers + len(answers)),
+        "row": np.array([row for row, _ in answers]),
+        "id": np.array([each.id for _, each in answers], object),
+        "decision": np.array([each.decision for _, each in answers], object),
+        "kind": np.array([each.kind for _, each in answers], object),
+        "reward": np.array(rewards, np.float64),
+        "time": np.array([each.time for _, each in answers], np.float64),
+        "target": np.array([str(each.value) if each.kind == "retraction" else None for _, each in answers], object),
+    }
+    store.answers += len(answers)
+    values = {name: f"chunk.{name}" for name in arrays} | {"file": str(file)}
+    store.insert(values, "chunk", chunk=arrays, table="feedback")

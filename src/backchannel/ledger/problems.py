@@ -22,6 +22,11 @@ class Problems:
         self.count = 0
         self.first: str | None = None
 
+    @property
+    def left(self) -> int:
+        """How many more may be skipped."""
+        return self.skip - self.count
+
     def add(self, sentence: str) -> None:
         """One more bad row: remembered, or raised as `LogError` when no more may be skipped."""
         self.count += 1

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from backchannel.ledger import open_bandit
+from backchannel.ledger.between import ids_once, times_forwards
 from backchannel.ledger.columns import Columns
 from backchannel.ledger.log import Log
 from backchannel.ledger.native import join, read_native
@@ -39,7 +40,6 @@ def open_log(
     items: str | os.PathLike[str] | Items | None = None,
     skip_bad_rows: int = 0,
     logged_by: str = "random",
-    strict: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Log:
     """A log, ready to stream.
@@ -52,14 +52,13 @@ def open_log(
             column.
         skip_bad_rows: up to so many bad rows are left out and counted; the next one raises.
         logged_by: of `open-bandit`: the policy that made the log, "random" or "bts".
-        strict: times that run backwards, repeated ids and feedback without its decision are errors, not notes.
         progress: called now and then, perhaps from another thread, with the part that has been read, from 0 to 1.
     """
     name = os.fspath(source)
     problems = Problems(skip_bad_rows)
     store = Store(name, progress=progress)
     try:
-        found = fill(store, name, format, columns, items, problems, logged_by, strict)
+        found = fill(store, name, format, columns, items, problems, logged_by)
         return StoredLog(store, found, problems.notes())
     except duckdb.Error as error:
         store.close()
@@ -77,7 +76,6 @@ def fill(
     items: str | os.PathLike[str] | Items | None,
     problems: Problems,
     logged_by: str = "random",
-    strict: bool = False,
 ) -> Items | None:
     """Read all that `name` names into the store; returns the features of the options."""
     given: Any = items
@@ -103,9 +101,13 @@ def fill(
         else:
             columns, given = _read_table(store, each, columns, given, problems)
         store.progress(1.0)
+    store.clean(problems)
+    if found[0].format not in ("vw", "vw-adf"):  # whose tags may repeat
+        ids_once(store, "log", problems)
+    overlap = times_forwards(store, problems) if "time" in store.meanings else False
     if found[0].format == "jsonl":
-        join(store, strict)
-    store.finish(problems, strict)
+        join(store, problems)
+    store.finish(overlap)
     return given if given is None or isinstance(given, Mapping) else _items(store, given, columns)
 
 

@@ -76,8 +76,9 @@ def find(source: str | os.PathLike[str], format: str | None, folder: str) -> lis
     name = os.fspath(source)
     if name == "-":
         path = Path(folder, "stdin")
-        with open(path, "wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
+        if not path.exists():  # it can be read once only
+            with open(path, "wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
         return [_recognise(path, "standard input", format)]
     if any(mark in name for mark in "*?[") and not os.path.exists(name):
         names = sorted(each for each in glob.glob(name, recursive=True) if not os.path.isdir(each))
@@ -103,6 +104,8 @@ def _recognise(path: Path, name: str, format: str | None) -> Source:
     with plain.opened() as file:
         head = file.read(1 << 16)
     gzipped = head[:2] == b"\x1f\x8b"
+    if name.lower().endswith(".gz") and head and not gzipped:
+        raise LogError(f"{name} is not gzip, although its name ends in .gz")
     if gzipped:
         with Source(path, name, format or "csv", True).opened() as file:
             head = file.read(1 << 16)

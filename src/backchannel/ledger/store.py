@@ -13,7 +13,6 @@ their keys only: converting does.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -94,10 +93,14 @@ class Store:
         self.wide: dict[str, dict[str, str]] = {}  # feature -> option -> its column w0, ...
         self.meanings: set[str] = set()  # which of propensity, time, options, ... the source has
         self.checks: list[tuple[str, str]] = []  # what `bad` counts: a column of a source and what was expected there
+        self.spelt: dict[int, dict[str, str]] = {}  # file -> meaning -> the column that has it there
+        self.left: set[tuple[int, int]] = set()  # file and row of records that are bad beside others
+        self.missed: set[str] = set()  # ids of bad decisions, whose feedback goes with them
+        self.context: dict[str, None] | None = None  # of JSON lines: the columns, which the first decision says
+        self.option_texts: dict[str, bool] = {}  # of JSON lines: feature of options -> whether it is text
         self.timed: bool | None = None  # whether decisions of a line format have times: the first one says
         self.zero = False  # whether a number that is not named is 0, instead of missing
         self.answers = 0  # rows of the table of feedback
-        self.summed = 0  # decisions with several rewards
         self.select = "SELECT * FROM log"  # what the log is in the end, before it is sorted
         self.ragged: Ragged | None = None  # options that lie beside the table
         self.rows = 0  # of the table, bad ones included: the next seq
@@ -206,10 +209,24 @@ class Store:
         """The only row of a query."""
         return self.db.execute(query).fetchall()[0]
 
-    def finish(self, problems: Problems, strict: bool = False) -> None:
-        """Take out bad rows, and sort by time; with `strict`, times that run backwards raise."""
+    def bad(self, problems: Problems, place: tuple[int, int], column: str, sentence: str) -> None:
+        """One more bad row, in a file and at a row, for what it has as `column`, a meaning."""
+        file, row = place
+        column = self.spelt.get(file, {}).get(column, column)
+        problems.add(f"{self.files[file]}, row {row}, column {column!r}: {sentence}")
+        self.left.add(place)
+
+    def drop(self, table: str, seq: np.ndarray) -> None:
+        """Take rows out; decisions among them are missed."""
+        chunk = {"seq": seq}
+        gone = self.db.execute(f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM chunk) RETURNING id").fetchall()
+        if chunk and table == "log":
+            self.missed |= {name for (name,) in gone if name is not None}
+
+    def clean(self, problems: Problems) -> None:
+        """Take out the rows with a cell that is wrong."""
         bad = self.db.execute(
-            f"SELECT file, row, bad, value FROM log WHERE bad IS NOT NULL ORDER BY seq LIMIT {problems.skip + 1}"
+            f"SELECT file, row, bad, value FROM log WHERE bad IS NOT NULL ORDER BY seq LIMIT {problems.left + 1}"
         ).fetchall()
         for file, row, check, value in bad:
             column, expected = self.checks[check]
@@ -217,41 +234,23 @@ class Store:
             problems.add(f"{self.files[file]}, row {row}, column {column!r}: expected {expected}, found {found}")
         if bad:
             self.db.execute("DELETE FROM log WHERE bad IS NOT NULL")
+
+    def finish(self, overlap: bool) -> None:
+        """Take out what nobody saw, and sort by time where files overlap in time."""
         unseen = 0 if self.text else int(self.one("SELECT count(*) FROM log WHERE shown = false")[0])
         if unseen:
             self.notes.append(f"{counted(unseen, 'decision', 'decisions')} that nobody saw left out")
             self.db.execute("DELETE FROM log WHERE shown = false")
         if not self.one("SELECT count(*) FROM log")[0]:
             raise LogError(f"{self.name} holds no decision")
-        backwards = self._backwards(strict) if "time" in self.meanings else False
-        if backwards or self.select != "SELECT * FROM log":
+        if overlap:
+            self.notes.append("the times of the files overlap; their rows were merged by time")
+        if overlap or self.select != "SELECT * FROM log":
             by = "time, seq" if "time" in self.meanings else "seq"
             self.db.execute(f"CREATE TABLE sorted AS {self.select} ORDER BY {by}")
             self.db.execute("DROP TABLE log; ALTER TABLE sorted RENAME TO log")
-        if backwards:
+        if overlap:
             self.db.execute("UPDATE log SET seq = rowid")
-
-    def _backwards(self, strict: bool) -> bool:
-        """Whether times run backwards; the rows still lie in order of reading."""
-        backwards, first, last = 0, (0, 0), -math.inf
-        for start in range(0, self.rows, 1 << 20):
-            part = self.db.execute(
-                f"SELECT time, file, row FROM log WHERE seq BETWEEN {start} AND {start + (1 << 20) - 1} ORDER BY seq"
-            ).fetchnumpy()
-            times = np.concatenate([[last], part["time"]])
-            fell = np.flatnonzero(np.diff(times) < 0)
-            if fell.size and not backwards:
-                first = (int(part["file"][fell[0]]), int(part["row"][fell[0]]))
-            backwards += fell.size
-            last = times[-1]
-        if backwards and strict:
-            raise LogError(f"{self.files[first[0]]}, row {first[1]}: time runs backwards")
-        if backwards:
-            self.notes.append(
-                f"time runs backwards {counted(backwards, 'time', 'times')}, first in {self.files[first[0]]}, "
-                f"row {first[1]}; rows were sorted by time"
-            )
-        return backwards > 0
 
 
 def _drop(db: duckdb.DuckDBPyConnection, folder: str) -> None:

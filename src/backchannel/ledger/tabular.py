@@ -131,6 +131,7 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
         raise LogError(f"{table.shown} and {store.files[0]} disagree: only one of them has times")
     file = len(store.files)
     store.files.append(table.shown)
+    store.spelt[file] = single
     number_of_row = "line" if table.is_csv else "file_row_number + 1"
     values = {"seq": f"{number_of_row} + {store.rows - 1}", "file": str(file), "row": number_of_row}
     checks: list[tuple[str, str]] = []  # SQL that is true where a cell is wrong, and the cell as text
@@ -154,10 +155,11 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
             f"{table.text(single['options'])} IS NOT NULL AND NOT coalesce(list_contains({offers}, {action}), false)"
         )
         check(single["action"], "one of the options of its row", wrong)
+        check(single["options"], "each option once", f"len(list_distinct({offers})) < len({offers})")
     if "shown" in single:
         values["shown"], wrong = _truth(table, single["shown"])
         check(single["shown"], "true or false", wrong)
-    for meaning in ("id", "policy", "version") if store.text else ():
+    for meaning in ("id", "policy", "version") if store.text else ("id",):
         if meaning in single:
             store.meanings.add(meaning)
             values[meaning] = cell = table.text(single[meaning])

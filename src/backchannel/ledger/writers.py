@@ -114,9 +114,9 @@ class Writer:
             where = f"seq BETWEEN {start} AND {start + STEP - 1}"
             part = store.db.execute(f"SELECT {', '.join(cells)} FROM log WHERE {where} ORDER BY seq").fetchall()
             for cell in part:
-                context = {name: value for name, value in zip(names, cell[width:], strict=False) if value is not None}
-                for name in truths & context.keys():
-                    context[name] = context[name] == "true"
+                context = dict(zip(names, cell[width:], strict=False))
+                for name in truths:
+                    context[name] = None if context[name] is None else context[name] == "true"
                 options, held = cell[width - 2 : width]
                 features: dict[str, dict[str, Any]] = msgspec.json.decode(held) if held else {}
                 for (name, feature, _), value in zip(wide, cell[width + len(names) :], strict=True):

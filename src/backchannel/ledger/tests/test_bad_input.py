@@ -18,7 +18,7 @@ from backchannel.ledger.problems import LogError
 from backchannel.ledger.read import open_log
 
 HEAD = "action,reward,propensity,time,context.age,context.city\n"
-GOOD = "a,1,0.5,10,30,Rome\nb,0,0.5,11,31,Oslo\n"
+GOOD = "a,1,0.5,10,30,Rome\nb,0,0.5,10,31,Oslo\n"
 
 
 def line(record):
