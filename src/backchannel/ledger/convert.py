@@ -25,11 +25,12 @@ import duckdb
 from backchannel.feedback import encode
 from backchannel.ledger import chunk
 from backchannel.ledger.columns import Columns
+from backchannel.ledger.items import Items
 from backchannel.ledger.lines import records
 from backchannel.ledger.native import survey
 from backchannel.ledger.open_bandit import is_packaged
 from backchannel.ledger.problems import LogError, Problems, counted
-from backchannel.ledger.read import Items, fill
+from backchannel.ledger.read import fill
 from backchannel.ledger.sources import SUFFIXES, find
 from backchannel.ledger.store import Store, first_line
 from backchannel.ledger.tables import write_open_bandit, write_table

@@ -20,16 +20,15 @@ import duckdb
 from backchannel.ledger import open_bandit
 from backchannel.ledger.between import ids_once, times_forwards
 from backchannel.ledger.columns import Columns
+from backchannel.ledger.items import Items, read_items
 from backchannel.ledger.log import Log
 from backchannel.ledger.native import join, read_native
-from backchannel.ledger.problems import LogError, Problems, nearest
+from backchannel.ledger.problems import LogError, Problems
 from backchannel.ledger.sources import TABLES, Source, find
 from backchannel.ledger.store import Store, first_line
 from backchannel.ledger.stored import StoredLog
-from backchannel.ledger.tabular import Table, read_table, unreadable
+from backchannel.ledger.tabular import Table, read_table
 from backchannel.ledger.vw import read_vw
-
-Items = Mapping[str, Mapping[str, Any]]
 
 
 def open_log(
@@ -108,7 +107,7 @@ def fill(
     if found[0].format == "jsonl":
         join(store, problems)
     store.finish(overlap)
-    return given if given is None or isinstance(given, Mapping) else _items(store, given, columns)
+    return given if given is None or isinstance(given, Mapping) else read_items(store, given, columns)
 
 
 def _read_table(
@@ -122,37 +121,3 @@ def _read_table(
             items = open_bandit.items_beside(source.path) if items is None else items
     read_table(store, source, columns, problems)
     return columns, items
-
-
-def _items(store: Store, path: str | os.PathLike[str], columns: Columns | None) -> Items:
-    """{option: {feature: value}} of a table with one row for each option."""
-    (source,) = find(path, None, store.folder)
-    table = Table(source, store)
-    action = columns.action if columns else "action"
-    if action not in table.header:
-        raise LogError(
-            f"{source.name} has no column {action!r}, which names the option; {nearest(action, table.header)}"
-        )
-    features = [name for name in table.header if name and name != action]
-    cells = ", ".join(table.text(name) for name in [action, *features])
-    try:
-        rows = store.db.execute(f"SELECT {cells} FROM {table.source}").fetchall()
-    except duckdb.Error as error:
-        raise unreadable(source, error) from None
-    numeric = [all(_is_number(row[at + 1]) for row in rows) for at in range(len(features))]
-    return {
-        row[0]: {
-            name: float(value) if is_number else value
-            for name, value, is_number in zip(features, row[1:], numeric, strict=True)
-            if value is not None
-        }
-        for row in rows
-        if row[0] is not None
-    }
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        return text is None or float(text) == float(text)
-    except ValueError:
-        return False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import gzip
+import io
 import os
 import re
 import shutil
@@ -92,6 +94,26 @@ def find(source: str | os.PathLike[str], format: str | None, folder: str) -> lis
             )
         return found
     return [_recognise(Path(name), name, format)]
+
+
+def csv_header(source: Source) -> tuple[list[str], str, str]:
+    """The names in the first line of a CSV file, what stands between them, and the option for the line's end."""
+    with source.opened() as file:
+        head, end, rest = file.read(1 << 20).partition(b"\n")
+    line = source.decoded(head, "the header")
+    text = line + (end + rest).decode(errors="replace")
+    delimiter = max(",\t;", key=lambda mark: (line.count(mark), mark == ","))
+    try:
+        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise LogError(f"{source.name} has no readable header: {error}") from None
+    if not any(header):
+        raise LogError(f"{source.name} is empty: expected a header and a row for each decision")
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise LogError(f"{source.name} has two columns {twice[0]!r}")
+    # With `new_line`, quoted cells may hold carriage returns; DuckDB finds out for itself about other line ends.
+    return header, delimiter, "" if head.endswith(b"\r") or not end else "new_line = '\\n', "
 
 
 def _recognise(path: Path, name: str, format: str | None) -> Source:

@@ -38,15 +38,7 @@ class StoredLog:
         self._numbered = np.array([places[name] for name in store.ragged.places] if store.ragged else [], np.int64)
 
     def _find_actions(self) -> list[str]:
-        found = {action for (action,) in self._db.execute("SELECT DISTINCT action FROM log").fetchall()}
-        if self._store.ragged:
-            found |= set(self._store.ragged.places)
-        elif "options" in self._store.meanings:
-            query = "SELECT DISTINCT unnest(options) FROM log"
-            found |= {option for (option,) in self._db.execute(query).fetchall()}
-        for columns in self._store.wide.values():
-            found |= set(columns)
-        actions = in_order(found)
+        actions = option_names(self._store)
         named = {"name": np.array(actions, object)}
         self._db.register("named", named)
         self._db.execute("CREATE TABLE names AS SELECT name FROM named")
@@ -165,7 +157,19 @@ class StoredLog:
         return Options(start, key[order], value[order])
 
 
-def in_order(names: set[str]) -> list[str]:
+def option_names(store: Store) -> list[str]:
+    """Every option that a filled store names, in order."""
+    found = {action for (action,) in store.db.execute("SELECT DISTINCT action FROM log").fetchall()}
+    if store.ragged:
+        found |= set(store.ragged.places)
+    elif "options" in store.meanings:
+        found |= {option for (option,) in store.db.execute("SELECT DISTINCT unnest(options) FROM log").fetchall()}
+    for columns in store.wide.values():
+        found |= set(columns)
+    return _in_order(found)
+
+
+def _in_order(names: set[str]) -> list[str]:
     """Sorted: as numbers where all are numbers."""
 
     def number(name: str) -> float:

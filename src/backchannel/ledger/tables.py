@@ -63,7 +63,7 @@ def write_open_bandit(writer: Writer, path: Path, gzipped: bool) -> None:
         writer.say("Open Bandit cannot hold which options a row offers")
     if store.numeric:
         writer.say(f"user features are categories: left out {', '.join(map(repr, list(store.numeric)[:5]))}")
-    actions = writer.actions()
+    actions = writer.actions
     number = {name: index for index, name in enumerate(actions)}
     if all(name.isascii() and name.isdigit() and str(int(name)) == name for name in actions):
         number = {name: int(name) for name in actions}

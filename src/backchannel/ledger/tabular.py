@@ -7,15 +7,13 @@ to be one. Parquet says itself what is a number. An empty cell is missing.
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import duckdb
 
 from backchannel.ledger.columns import Columns, Resolved, own_layout
 from backchannel.ledger.problems import SLATES, LogError, Problems, counted, shortened
-from backchannel.ledger.sources import Source
+from backchannel.ledger.sources import Source, csv_header
 from backchannel.ledger.store import Store, first_line, identifier, key_sql, list_sql, literal
 
 SAMPLE = 1000
@@ -39,6 +37,7 @@ class Table:
         self.is_csv = source.format == "csv"
         path = literal(str(source.path))
         if not self.is_csv:
+            self.row = "file_row_number + 1"
             self.source = self.sample = f"read_parquet({path}, file_row_number = true, hive_partitioning = false)"
             try:
                 described = store.db.execute(f"DESCRIBE SELECT * FROM {self.source}").fetchall()
@@ -48,7 +47,8 @@ class Table:
             self.header = list(self.types)
         else:
             self.types = {}
-            self.header, delimiter, line_end = _header(source)
+            self.row = "line"
+            self.header, delimiter, line_end = csv_header(source)
             columns = ", ".join(f"'x{index}': 'VARCHAR'" for index in range(len(self.header)))
             self.rejects = f"rejects{len(store.files)}"
             # The header is read as a row, and left out: DuckDB stumbles over line ends within the names that it skips.
@@ -63,6 +63,15 @@ class Table:
                 f"(SELECT * FROM (SELECT *, row_number() OVER () - 1 AS line FROM {read}{rest}) WHERE line > 0)"
                 for rest in (rejects, "ignore_errors = true)")
             )
+
+    def rejected(self, store: Store) -> list[tuple[int, str]]:
+        """Lines that are no rows, once the file has been read: their numbers, and what is wrong."""
+        if not self.is_csv:
+            return []
+        found = f"SELECT line - 1, min(error_message) FROM {self.rejects} GROUP BY line ORDER BY line"
+        rejects = store.db.execute(found).fetchall()
+        store.db.execute(f"DROP TABLE {self.rejects}; DROP TABLE {self.rejects}scan")
+        return [(row, " ".join(message.split()).rstrip(".")) for row, message in rejects]
 
     def raw(self, column: str) -> str:
         """SQL: the cell as text, where `""` is text without letters and not a missing one."""
@@ -132,8 +141,7 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
     file = len(store.files)
     store.files.append(table.shown)
     store.spelt[file] = single
-    number_of_row = "line" if table.is_csv else "file_row_number + 1"
-    values = {"seq": f"{number_of_row} + {store.rows - 1}", "file": str(file), "row": number_of_row}
+    values = {"seq": f"{table.row} + {store.rows - 1}", "file": str(file), "row": table.row}
     checks: list[tuple[str, str]] = []  # SQL that is true where a cell is wrong, and the cell as text
 
     def check(column: str, expected: str, wrong: str) -> None:
@@ -188,8 +196,7 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
     values["bad"] = f"CASE {' '.join(whens)} END"
     values["value"] = f"CASE {' '.join(f'WHEN {wrong} THEN {cell}' for wrong, cell in checks)} END"
     came = store.insert(values, table.source)
-    if table.is_csv:
-        _rejected(store, table, file, problems)
+    _rejected(store, table, file, problems)
     for column in doubted:
         _doubt(store, table, column)
     store.rows += came
@@ -270,30 +277,6 @@ def _doubt(store: Store, table: Table, column: str) -> None:
 
 def _rejected(store: Store, table: Table, file: int, problems: Problems) -> None:
     """Lines that are no rows: tell of them, and count them in the numbers of the rows behind them."""
-    rejects = store.db.execute(
-        f"SELECT line, min(error_message) FROM {table.rejects} GROUP BY line ORDER BY line"
-    ).fetchall()
-    for line, message in rejects:
-        problems.add(f"{table.shown}, row {line - 1}: {' '.join(message.split()).rstrip('.')}")
-        store.db.execute(f"UPDATE log SET row = row + 1 WHERE file = {file} AND row >= {line - 1}")
-    store.db.execute(f"DROP TABLE {table.rejects}; DROP TABLE {table.rejects}scan")
-
-
-def _header(source: Source) -> tuple[list[str], str, str]:
-    """The names in the first line of a CSV file, what stands between them, and the option for the line's end."""
-    with source.opened() as file:
-        head, end, rest = file.read(1 << 20).partition(b"\n")
-    line = source.decoded(head, "the header")
-    text = line + (end + rest).decode(errors="replace")
-    delimiter = max(",\t;", key=lambda mark: (line.count(mark), mark == ","))
-    try:
-        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        raise LogError(f"{source.name} has no readable header: {error}") from None
-    if not any(header):
-        raise LogError(f"{source.name} is empty: expected a header and a row for each decision")
-    twice = [name for name in header if name and header.count(name) > 1]
-    if twice:
-        raise LogError(f"{source.name} has two columns {twice[0]!r}")
-    # With `new_line`, quoted cells may hold carriage returns; DuckDB finds out for itself about other line ends.
-    return header, delimiter, "" if head.endswith(b"\r") or not end else "new_line = '\\n', "
+    for row, message in table.rejected(store):
+        problems.add(f"{table.shown}, row {row}: {message}")
+        store.db.execute(f"UPDATE log SET row = row + 1 WHERE file = {file} AND row >= {row}")

@@ -16,7 +16,7 @@ import msgspec
 from backchannel.feedback import Decision, Feedback, encode
 from backchannel.ledger.problems import LogError, counted
 from backchannel.ledger.store import Store
-from backchannel.ledger.stored import in_order
+from backchannel.ledger.stored import option_names
 
 STEP = 10_000
 SPECIAL = re.compile(r"[%\s|:\x00]")  # what Vowpal Wabbit's names cannot have, and the mark that stands for it
@@ -55,7 +55,8 @@ class Writer:
         self.hidden = int(store.one("SELECT count(*) FROM log WHERE shown = false")[0])
         self.ragged = "options" in store.meanings
         self.truths = store.truths - store.texts
-        self.items = {name: _item(name, items[name]) for name in self.actions() if name in items}
+        self.actions = option_names(store)
+        self.items = {name: _item(name, items[name]) for name in self.actions if name in items}
         self.item_features = list(dict.fromkeys(feature for each in self.items.values() for feature in each))
         self.twice: set[str] = set()  # features of items that rows have, too
         self.sentences: list[str] = []
@@ -84,16 +85,6 @@ class Writer:
             return held or own
         self.twice |= held.keys() & own.keys()
         return held | dict(own)
-
-    def actions(self) -> list[str]:
-        """Every option, in order."""
-        found = {name for (name,) in self.store.db.execute("SELECT DISTINCT action FROM log").fetchall()}
-        if self.ragged:
-            names = self.store.db.execute("SELECT DISTINCT unnest(options) FROM log").fetchall()
-            found |= {name for (name,) in names}
-        for columns in self.store.wide.values():
-            found |= set(columns)
-        return in_order(found)
 
     def each(self) -> Iterator[Row]:
         """The rows, in order of time."""
@@ -132,7 +123,7 @@ def write_native(writer: Writer, file: BufferedIOBase) -> None:
         writer.say(
             f"decisions are numbered, since {'some ids are missing or repeated' if some else 'there are no ids'}"
         )
-    everyone = writer.actions() if writer.store.wide or writer.items else None
+    everyone = writer.actions if writer.store.wide or writer.items else None
     for row in writer.each():
         name = row.id if writer.has_ids and row.id is not None else str(row.seq + 1)
         options: Any = row.options
@@ -177,7 +168,7 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
     missing = [] if store.zero else [f"count({column})" for column in store.numeric.values()]
     if missing and min(store.one(f"SELECT {', '.join(missing)} FROM log")) < writer.rows:
         writer.say("missing numbers of the context become 0, as whatever an example does not name")
-    actions = writer.actions()
+    actions = writer.actions
     names = {name: _escaped(name) for name in actions}
     if not blocks and not all(name.isascii() and name.isdigit() and name[0] != "0" for name in actions):
         names = {name: str(index + 1) for index, name in enumerate(actions)}
