@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import duckdb
 
 SLATES = "the log holds slates, which `learn` does not read"
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class LogError(ValueError):
@@ -39,6 +47,26 @@ class Problems:
         if not self.count:
             return []
         return [f"{counted(self.count, 'bad row was', 'bad rows were')} skipped; the first: {self.first}"]
+
+
+def no_room(said: str) -> str | None:
+    """What to say in place of an error's text, if temporary files have no room."""
+    reason = next((os.strerror(code) for code in FULL if os.strerror(code) in said), None)
+    return reason and f"the temporary folder {tempfile.gettempdir()} has no room: {reason}"
+
+
+@contextmanager
+def temporary() -> Iterator[None]:
+    """Failures of temporary files are said of them: a failed write names no file, and DuckDB its own."""
+    try:
+        yield
+    except duckdb.Error as error:
+        said = str(error).strip().splitlines()[0]
+        raise LogError(no_room(said) or f"the temporary database cannot be read: {said}") from None
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise LogError(str(no_room(os.strerror(error.errno)))) from None
+        raise
 
 
 def counted(number: int, one: str, many: str) -> str:

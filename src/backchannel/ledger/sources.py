@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 
-from backchannel.ledger.problems import LogError, nearest
+from backchannel.ledger.problems import LogError, nearest, temporary
 
 FORMATS = ("jsonl", "csv", "parquet", "vw", "vw-adf")
 TABLES = ("csv", "parquet")  # the formats whose columns a column map explains
@@ -60,7 +60,7 @@ class Source:
     def with_plain_line_ends(self, folder: str) -> Source:
         """A copy in `folder`, not gzipped, whose lines all end alike."""
         path = Path(folder, "plain")
-        with self.opened() as file, open(path, "wb") as copy:
+        with self.opened() as file, temporary(), open(path, "wb") as copy:
             rest = b""
             while block := file.read(1 << 20):
                 block = rest + block
@@ -79,7 +79,7 @@ def find(source: str | os.PathLike[str], format: str | None, folder: str) -> lis
     if name == "-":
         path = Path(folder, "stdin")
         if not path.exists():  # it can be read once only
-            with open(path, "wb") as copy:
+            with temporary(), open(path, "wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
         return [_recognise(path, "standard input", format)]
     if any(mark in name for mark in "*?[") and not os.path.exists(name):

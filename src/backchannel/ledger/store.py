@@ -27,7 +27,7 @@ import duckdb
 import numpy as np
 
 from backchannel.ledger import ragged
-from backchannel.ledger.problems import LogError, Problems, counted, shortened
+from backchannel.ledger.problems import LogError, Problems, counted, no_room, shortened
 from backchannel.ledger.ragged import Ragged
 
 FIXED = {
@@ -51,8 +51,9 @@ MEMORY = "400MB"
 
 
 def first_line(error: Exception) -> str:
-    """DuckDB's complaint without its advice."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """DuckDB's complaint without its advice; where its own files have no room, that alone."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (no_room(said) if tempfile.gettempdir() in said else None) or said
 
 
 def literal(text: str) -> str:

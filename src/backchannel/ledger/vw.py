@@ -79,6 +79,9 @@ def _look_closer(store: Store, source: Source, text: bytes, first: int, file: in
     for number, lines in _examples(source, text, first, problems):
         try:
             row = _block(number, lines) if source.format == "vw-adf" else _line(number, lines[0])
+        except _LineError as error:
+            problems.add(f"{source.name}, row {error.line} (block from row {number}): {error}")
+            continue
         except ValueError as error:
             problems.add(f"{source.name}, row {number}: {error}")
             continue
@@ -160,34 +163,45 @@ def _line(number: int, line: str) -> chunk.Row | None:
     return chunk.Row(number, decision, 0.0 - (cost or 0.0))
 
 
+class _LineError(ValueError):
+    """What is wrong with one line of a block: `line` is its number."""
+
+    def __init__(self, error: ValueError, line: int) -> None:
+        super().__init__(str(error))
+        self.line = line
+
+
 def _block(number: int, lines: list[str]) -> chunk.Row | None:
     context: dict[str, Any] = {}
     options: dict[str, dict[str, Any]] = {}
-    chosen: tuple[str, float | None, float | None] | None = None
-    name = ""
-    for line in lines:
-        label, _, features = line.partition("|")
-        words, tag = _label(label)
-        if words and words[0] == "shared":
-            if len(words) > 1 or line is not lines[0]:
-                raise ValueError("expected 'shared' alone, on the first line of a block")
-            context, name = context_of(features), tag
-            continue
-        option = tag or str(len(options))
-        if option in options:
-            raise ValueError(f"two options of a block are called {option!r}")
-        options[option] = context_of(features)
-        if not words:
-            continue
-        _, cost, probability = _cost(words[0])
-        if len(words) > 1 or (cost is not None and chosen is not None):
-            raise ValueError(f"expected the cost of one option, found {shortened(label.strip())}")
-        if cost is not None:
-            chosen = option, cost, probability
-    if chosen is None:
+    decision: Decision | None = None
+    name, reward = "", 0.0
+    for at, line in enumerate(lines):
+        try:
+            label, _, features = line.partition("|")
+            words, tag = _label(label)
+            if words and words[0] == "shared":
+                if len(words) > 1 or at:
+                    raise ValueError("expected 'shared' alone, on the first line of a block")
+                context, name = context_of(features), tag
+                continue
+            option = tag or str(len(options))
+            if option in options:
+                raise ValueError(f"two options of a block are called {option!r}")
+            options[option] = context_of(features)
+            if not words:
+                continue
+            _, cost, probability = _cost(words[0])
+            if len(words) > 1 or (cost is not None and decision is not None):
+                raise ValueError(f"expected the cost of one option, found {shortened(label.strip())}")
+            if cost is not None:
+                decision, reward = Decision(name, option, None, context, probability), 0.0 - cost
+        except ValueError as error:
+            raise _LineError(error, number + at) from None
+    if decision is None:
         return None
-    action, cost, probability = chosen
-    return chunk.Row(number, Decision(name, action, options, context, probability), 0.0 - (cost or 0.0))
+    decision.options = options
+    return chunk.Row(number, decision, reward)
 
 
 def _label(label: str) -> tuple[list[str], str]:

@@ -20,6 +20,7 @@ from backchannel.ledger.stored import option_names
 
 STEP = 10_000
 SPECIAL = re.compile(r"[%\s|:\x00]")  # what Vowpal Wabbit's names cannot have, and the mark that stands for it
+WITH_EQUALS = re.compile(r"[%\s|:\x00=]")  # which ends the name of a text
 
 
 class Row(NamedTuple):
@@ -169,32 +170,29 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
     if missing and min(store.one(f"SELECT {', '.join(missing)} FROM log")) < writer.rows:
         writer.say("missing numbers of the context become 0, as whatever an example does not name")
     actions = writer.actions
-    names = {name: _escaped(name) for name in actions}
+    escaped = _Escape()
+    names = {name: escaped(name) if blocks else name for name in actions}
     if not blocks and not all(name.isascii() and name.isdigit() and name[0] != "0" for name in actions):
         names = {name: str(index + 1) for index, name in enumerate(actions)}
         shown = ", ".join(f"{index} = {name}" for name, index in list(names.items())[:10])
         writer.say(f"actions are numbered: {shown}" + (", ..." if len(names) > 10 else ""))
-    written = [*store.numeric, *store.categorical, *([*names, *writer.item_features] if blocks else [])]
-    changed = [name for name in written if SPECIAL.search(name)]
-    if changed:
-        writer.say(f"names with spaces, bars, colons or percent signs are percent-encoded, such as {changed[0]!r}")
     if not blocks:
         writer.leave_items(writer.item_features, "one line a decision cannot hold features of items")
-    plain = {name: f"'{names[name]}{_features(writer.items.get(name, {}))}" for name in actions}
+    plain = {name: f"'{names[name]}{_features(writer.items.get(name, {}), escaped)}" for name in actions if blocks}
     single = features_lost = 0
     for row in writer.each():
         if row.reward is None:
             continue
         cost = 0.0 - row.reward
         label = f"{cost!r}" if row.propensity is None else f"{cost!r}:{row.propensity!r}"
-        context = _features(row.context)
-        tag = "" if row.id is None else f"'{_escaped(row.id)}"
+        context = _features(row.context, escaped)
+        tag = "" if row.id is None else f"'{escaped(row.id)}"
         if blocks:
             lines = [f"shared {tag}{context}"]
             for option in row.options or actions:
                 chosen = f"0:{label} " if option == row.action else ""
                 own = row.features.get(option)
-                line = f"'{names[option]}{_features(writer.option(option, own))}" if own else plain[option]
+                line = f"'{names[option]}{_features(writer.option(option, own), escaped)}" if own else plain[option]
                 lines.append(chosen + line)
             file.write(("\n".join(lines) + "\n\n").encode())
         else:
@@ -205,6 +203,11 @@ def write_vw(writer: Writer, file: BufferedIOBase, blocks: bool) -> None:
                 for option in row.options or [row.action]
             ]
             file.write(f"{' '.join(words)} {tag}{context}\n".encode())
+    if escaped.first is not None:
+        writer.say(
+            "names and texts with spaces, bars, colons, percent or equals signs are percent-encoded, such as "
+            f"{escaped.first!r}, and stay so when they are read: Vowpal Wabbit has no such encoding"
+        )
     if features_lost:
         have = counted(features_lost, "row has", "rows have")
         writer.say(f"one line a decision cannot hold features of options: {have} them; vw-adf can")
@@ -223,7 +226,20 @@ def _item(name: str, features: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _features(given: Mapping[str, Any]) -> str:
+class _Escape:
+    """Percent-encodes what Vowpal Wabbit's names and texts cannot hold; `first` is the first that it changed."""
+
+    def __init__(self) -> None:
+        self.first: str | None = None
+
+    def __call__(self, name: str, empty: str = "%", special: re.Pattern[str] = SPECIAL) -> str:
+        text = special.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name) or empty
+        if text != name and self.first is None:
+            self.first = name
+        return text
+
+
+def _features(given: Mapping[str, Any], escaped: _Escape) -> str:
     """Namespaces and features, from the first bar on."""
     spaces: dict[str, list[str]] = {"": []}
     for name, value in given.items():
@@ -232,15 +248,11 @@ def _features(given: Mapping[str, Any]) -> str:
             space, rest = "", name
         if isinstance(value, str | bool):
             text = value if isinstance(value, str) else str(value).lower()
-            word = f"{_escaped(rest).replace('=', '%3D')}={_escaped(text, empty='')}"
+            word = f"{escaped(rest, special=WITH_EQUALS)}={escaped(text, empty='')}"
         elif value is None:
             continue
         else:
-            word = f"{_escaped(rest)}:{float(value)!r}"
-        spaces.setdefault(_escaped(space, empty=""), []).append(word)
+            word = f"{escaped(rest)}:{float(value)!r}"
+        spaces.setdefault(escaped(space, empty=""), []).append(word)
     parts = [f"|{space} {' '.join(words)}" for space, words in spaces.items() if words]
     return "".join(f"{' ' if index else ''}{part}" for index, part in enumerate(parts)) or "|"
-
-
-def _escaped(name: str, empty: str = "%") -> str:
-    return SPECIAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name) or empty

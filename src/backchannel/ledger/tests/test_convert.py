@@ -225,3 +225,29 @@ def test_known_names_alike_in_parquet(tmp_path):
         convert(tmp_path / "a.jsonl", tmp_path / "a.parquet")
     assert convert(tmp_path / "a.jsonl", tmp_path / "a.csv") == []
     assert only(open_log(tmp_path / "a.csv")).numbers.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("decision", "first", "text"),
+    [
+        (Decision("1", "a", None, {"x y": 1.0}), "x y", "x%20y:1.0"),
+        (Decision("1", "a", None, {"city": "New York"}), "New York", "city=New%20York"),
+        (Decision("1", "a", None, {"k=": "v"}), "k=", "k%3D=v"),
+        (Decision("1:2", "a"), "1:2", "'1%3A2|"),
+        (Decision("1", "a|b"), "a|b", "0:-1.0 'a%7Cb|"),
+        (Decision("1", "a", None, {"k": "v=w", "n=": 2.0}), None, "n=:2.0 k=v=w"),
+    ],
+)
+def test_known_what_vowpal_wabbit_cannot_spell_is_encoded_and_said(tmp_path, decision, first, text):
+    write(tmp_path / "a.jsonl", [(decision, 1.0)])
+    said = [each for each in convert(tmp_path / "a.jsonl", tmp_path / "b.vw", "vw-adf") if "encoded" in each]
+    assert text in (tmp_path / "b.vw").read_text()
+    convert(tmp_path / "b.vw", tmp_path / "c.jsonl")
+    assert ("%" in (tmp_path / "c.jsonl").read_text()) == bool(first)
+    if first is None:
+        assert said == []
+    else:
+        assert said == [
+            "names and texts with spaces, bars, colons, percent or equals signs are percent-encoded, such as "
+            f"{first!r}, and stay so when they are read: Vowpal Wabbit has no such encoding"
+        ]
