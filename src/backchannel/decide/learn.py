@@ -35,6 +35,7 @@ from backchannel.decide.told import Channel
 from backchannel.decide.watch import watch
 from backchannel.ledger.estimators import Evaluated
 from backchannel.ledger.log import Log
+from backchannel.ledger.problems import counted
 
 BATCH = 65536
 MOST_PREDICTIONS = 2**22  # of the reward model, at once
@@ -65,8 +66,9 @@ def learn(
     say("reading", 0.0)
     scan = Scan(log, reward_range)
     if scan.with_feedback < LEAST_ROWS:
+        held = counted(scan.with_feedback, "decision", "decisions")
         raise ValueError(
-            f"{log.name} holds {scan.with_feedback} decisions with feedback, too few to learn from and judge by; "
+            f"{log.name} holds {held} with feedback, too few to learn from and judge by; "
             f"at least {LEAST_ROWS} are needed"
         )
     if len(log.actions) == 1 and not scan.encoder.ragged:

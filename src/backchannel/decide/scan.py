@@ -8,6 +8,7 @@ import numpy as np
 
 from backchannel.decide.features import Encoder, fit_encoder
 from backchannel.ledger.log import Batch, Log
+from backchannel.ledger.problems import counted
 
 ROUNDING = 0.01  # a mean weight this near to 1 may come from propensities written with few digits
 CLIPS = 2.0 ** np.arange(1, 11)
@@ -37,7 +38,8 @@ class Scan:
         if self.rows == 0:
             raise ValueError(f"{log.name} holds no decisions")
         if self.with_feedback == 0:
-            raise ValueError(f"{log.name} holds {self.rows} decisions but no feedback: nothing can be learned from it")
+            held = counted(self.rows, "decision", "decisions")
+            raise ValueError(f"{log.name} holds {held} but no feedback: nothing can be learned from it")
         if reward_range is not None:
             low, high = reward_range
             if not (np.isfinite(low) and np.isfinite(high) and low < high):

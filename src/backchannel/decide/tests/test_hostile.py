@@ -82,6 +82,7 @@ def test_what_is_said_is_finite_and_in_range(tmp_path, given, low, high):
     [
         ({"action": ["a"] * ROWS}, "every decision of .*log.csv is 'a': with one option there is nothing to learn"),
         ({"reward": [1] * 19 + [""] * (ROWS - 19)}, "holds 19 decisions with feedback, too few"),
+        ({"reward": [1] + [""] * (ROWS - 1)}, "holds 1 decision with feedback, too few"),
         ({"reward": [""] * ROWS}, "200 decisions but no feedback"),
         ({"reward": [7] * ROWS}, "every reward of .*log.csv is 7: there is nothing to learn"),
         ({"reward": some([1e300, -1e300, 0])}, r"lie in \[-1e\+300, 1e\+300\], too far apart to compute with"),

@@ -73,11 +73,13 @@ BAD = {
     "vw nan cost": ("x.vw", "1:nan:0.5 | a\n", ["row 1", "finite cost"]),
     "vw infinite feature": ("x.vw", "1:1:0.5 | a:inf\n", ["row 1", "finite number", "a:inf"]),
     "vw unlabelled": ("x.vw", "1 | a\n", ["no decision"]),
-    "vw block": ("x.vw", "shared | a\n0:1:0.5 | b\n0:1:0.5 | c\n\n", ["row 3 (block from row 1)", "of one option"]),
+    "vw block": ("x.vw", "shared | a\n0:1:0.5 | b\n0:1:0.5 | c\n\n",
+                 ["row 3 (block from row 1)", "cost of one option"]),
     "vw later block": ("x.vw", "shared | a\n0:1:0.5 | b\n\n\nshared | a\n| b\n0:1:1.5 | c\n",
                        ["row 7 (block from row 5)", "1.5"]),
     "vw block feature": ("x.vw", "shared | a\n0:1:0.5 | b\n | b:inf\n", ["row 3 (block from row 1)", "b:inf"]),
-    "vw shared twice": ("x.vw", "shared | a\n0:1:0.5 | b\nshared | a\n", ["row 3 (block from row 1)", "'shared'"]),
+    "vw shared twice": ("x.vw", "shared | a\n0:1:0.5 | b\nshared | a\n",
+                        ["row 3 (block from row 1)", "'shared' alone"]),
     "vw twins": ("x.vw", "shared | a\n'x | b\n0:1:0.5 'x | c\n\n", ["row 3 (block from row 1)", "two options", "'x'"]),
 }  # fmt: skip
 
