@@ -1,12 +1,17 @@
 """The command line. One file for each command; nothing heavy is imported until a command runs.
 
 A command raises ValueError (or a subclass) for what its user can mend: it is printed as one sentence and the exit
-code is 2. Ctrl-C gives 130.
+code is 2. Ctrl-C gives 130, SIGTERM 143, and a reader of the output that goes away 141. Each of them unwinds the
+command, so that its temporary files go.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -17,23 +22,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+_received: list[int] = []  # the signal that ends the command
 
 
 def main() -> None:
     """The entry point."""
-    from backchannel.cli import act, convert, learn, methods, report, workshop  # noqa: F401  (each registers its commands)
-
+    _name_output()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
-        app()
-    except KeyboardInterrupt:
+        code = _run()
+    except (KeyboardInterrupt, SystemExit, RuntimeError):  # DuckDB makes a RuntimeError of what a signal raises
+        if not _received:
+            raise
         print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing more to say to it
-        sys.exit(141)
-    except (ValueError, KeyError, OSError, OverflowError, MemoryError) as error:
-        print(f"backchannel: {message(error)}", file=sys.stderr)
-        sys.exit(2)
+        code = 128 + _received[0]
+    sys.exit(code)
 
 
 def message(error: BaseException) -> str:
@@ -41,3 +46,64 @@ def message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Unwind what runs. A second SIGTERM must not disturb that."""
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _run() -> int:
+    """Run the command; returns its exit code."""
+    from backchannel.cli import act, convert, learn, methods, report, workshop  # noqa: F401  (each registers its commands)
+
+    try:
+        try:
+            app()
+        except SystemExit as stop:
+            if _received:
+                raise
+            if isinstance(stop.__context__, BrokenPipeError):  # of which Typer made an exit code of 1
+                raise stop.__context__ from None
+            sys.stdout.flush()
+            return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
+        _discard_output()
+        return 141
+    except (ValueError, KeyError, OSError, OverflowError, MemoryError) as error:
+        print(f"backchannel: {message(error)}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+    return 2
+
+
+class _Output(io.FileIO):
+    """Standard output, which names itself where it cannot be written."""
+
+    def write(self, data: Any, /) -> int:
+        """As any file."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
+
+
+def _name_output() -> None:
+    old: Any = sys.stdout
+    if old is None:  # it was closed before we began
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(os.devnull, "w")))
+    elif not old.isatty():
+        buffer, lines = io.BufferedWriter(_Output(1, "w", closefd=False)), old.line_buffering or old.write_through
+        sys.stdout = io.TextIOWrapper(buffer, old.encoding, old.errors, line_buffering=lines)
+
+
+def _discard_output() -> None:
+    """Python itself would complain when it cannot write the rest at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -17,8 +17,10 @@ from backchannel.cli.options import (
     Position,
     Propensity,
     Reward,
+    SkipBadRows,
     Time,
     column_map,
+    one_of,
     refuse,
 )
 from backchannel.cli.show import print_json
@@ -42,16 +44,21 @@ def convert(
     position: Position = None,
     items: Items = None,
     logged_by: Annotated[str | None, typer.Option(help="Of open-bandit: random (default) or bts.")] = None,
-    skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
+    skip_bad_rows: SkipBadRows = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write a log in another format, whole or not at all."""
     from backchannel.cli.progress import bar
+    from backchannel.ledger.convert import TARGETS
     from backchannel.ledger.convert import convert as job
-    from backchannel.ledger.open_bandit import is_packaged
+    from backchannel.ledger.open_bandit import POLICIES, is_packaged
+    from backchannel.ledger.sources import FORMATS
 
     if not is_packaged(source):
         refuse({"--logged-by": logged_by}, f"is for open-bandit, not for {source}")
+    one_of("--logged-by", logged_by, POLICIES)
+    one_of("--from", from_format, FORMATS)
+    one_of("--to", to_format, TARGETS)
     columns = column_map(
         context,
         category,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +21,10 @@ from backchannel.cli.options import (
     Propensity,
     Reward,
     Seed,
+    SkipBadRows,
     Time,
     column_map,
+    one_of,
     refuse,
 )
 from backchannel.cli.show import print_json, print_table
@@ -60,14 +62,16 @@ def learn(
         int | None, typer.Option(help="was bought for so many decisions.", rich_help_panel=CHANNEL)
     ] = None,
     flip: Annotated[float, typer.Option(help="lied with this probability.", rich_help_panel=CHANNEL)] = 0.0,
-    skip_bad_rows: Annotated[int, typer.Option(help="Go on past so many bad rows.")] = 0,
+    skip_bad_rows: SkipBadRows = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Learn policies from a log, estimate what each would have earned, and write them with a report."""
+    from backchannel.cli.folder import check
     from backchannel.cli.progress import bar
     from backchannel.decide import learn as job
-    from backchannel.decide.told import Channel, seconds
+    from backchannel.decide.told import Channel, notes, seconds
+    from backchannel.ledger.problems import temporary
 
     channel = Channel(delay=seconds(delay), drop=drop, budget=budget, flip=flip, seed=seed)
     columns = column_map(
@@ -80,19 +84,22 @@ def learn(
         options=options,
         position=position,
     )
-    _writable(out)
-    with bar(quiet=as_json) as progress:
+    check(out)
+    with temporary(), bar(quiet=as_json) as progress:
         opened = _open(log, format, columns, items, logged_by, replay_supervised, label, skip_bad_rows, seed, progress)
+        opened.notes.extend(notes(channel, delay, opened.rows, opened.has_time))
         other = _other(log, against, logged_by, columns, progress)
         learned, policies = job.learn(
             opened, policy, channel=channel, against=other, reward_range=reward_range, seed=seed, progress=progress
         )
-        learned.command = _command()
-        written = _write(out, learned, policies)
+    learned.command = _command()
+    written, removed = _write(out, learned, policies)
     if as_json:
-        print_json({**_plain(learned), "written": [str(path) for path in written]})
+        print_json({**_plain(learned), "written": list(map(str, written)), "removed": list(map(str, removed))})
     else:
         _print(learned, written)
+        if removed:
+            print("removed, as of the earlier result there: " + ", ".join(map(str, removed)))
 
 
 def _open(
@@ -108,8 +115,9 @@ def _open(
     progress: Any,
 ) -> Any:
     from backchannel.decide.replay import DIGITS, ReplayedTable
-    from backchannel.ledger.open_bandit import is_packaged
+    from backchannel.ledger.open_bandit import POLICIES, is_packaged
     from backchannel.ledger.read import open_log
+    from backchannel.ledger.sources import FORMATS
 
     if (log is None) == (table is None):
         raise ValueError("name one log, or a table with --replay-supervised")
@@ -121,9 +129,12 @@ def _open(
         what = "digits" if table is None else "a replayed table"
         given = {"--format": format, "--action": columns, "--items": items, "--skip-bad-rows": skip}
         refuse(given, f"is for a log of decisions; {what} is none")
+        one_of("--logged-by", logged_by, ("uniform", "stale"))
         return ReplayedTable(table or DIGITS, label or "digit", logged_by or "stale", seed)
     if not is_packaged(str(log)):
         refuse({"--logged-by": logged_by}, f"is for open-bandit, digits and replayed tables, not for {log}")
+    one_of("--logged-by", logged_by, POLICIES)
+    one_of("--format", format, FORMATS)
     return open_log(
         str(log),
         format=format,
@@ -148,35 +159,22 @@ def _other(log: str | None, against: str | None, logged_by: str | None, columns:
     return open_log(against, columns=columns)
 
 
-def _writable(out: Path) -> None:
-    """Fail before the work, not after it."""
-    out.mkdir(parents=True, exist_ok=True)
-    probe = out / ".writable.tmp"
-    probe.write_bytes(b"")
-    probe.unlink()
-
-
-def _write(out: Path, learned: Any, policies: list[Any]) -> list[Path]:
-    """Everything into a folder beside; moved into place when all of it is written."""
-    import shutil
-
+def _write(out: Path, learned: Any, policies: list[Any]) -> tuple[list[Path], list[Path]]:
+    """The files that are written, and the policies of an earlier result that are removed."""
     import msgspec
 
+    from backchannel.cli.folder import earlier_policies, fill
     from backchannel.report.page import write_page
 
-    beside = out / f".new-{os.getpid()}"
-    beside.mkdir()
-    try:
-        write_page(learned, beside / "report.html")
-        (beside / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(learned), indent=1))
-        for policy in policies:
-            policy.save(beside / f"{policy.key}.policy")
-        names = ["report.html", "result.json", *(f"{policy.key}.policy" for policy in policies)]
-        for name in names:
-            (beside / name).replace(out / name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return [out / name for name in names]
+    result = msgspec.json.format(msgspec.json.encode(learned), indent=1)
+    writers: dict[str, Callable[[Path], object]] = {
+        "report.html": lambda path: write_page(learned, path),
+        "result.json": lambda path: path.write_bytes(result),
+        **{f"{policy.key}.policy": policy.save for policy in policies},
+    }
+    stale = [name for name in earlier_policies(out) if name not in writers]
+    fill(out, writers, stale)
+    return [out / name for name in writers], [out / name for name in stale]
 
 
 def _print(learned: Any, written: list[Path]) -> None:

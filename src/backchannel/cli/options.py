@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ Time = Annotated[str | None, _column("When: seconds since 1970, or ISO text.")]
 Options = Annotated[str | None, _column("What could have been chosen, where that changes from row to row.")]
 Position = Annotated[str | None, _column("The place in which it was shown.")]
 Items = Annotated[str | None, typer.Option(help="A table with features of each option.")]
+SkipBadRows = Annotated[int, typer.Option(min=0, help="Go on past so many bad rows.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all randomness.")]
 
 
@@ -42,3 +44,9 @@ def refuse(given: dict[str, Any], why: str) -> None:
     for option, value in given.items():
         if value not in (None, 0):
             raise ValueError(f"{option} {why}")
+
+
+def one_of(option: str, value: str | None, known: Sequence[str]) -> None:
+    """ValueError that names the option as it was typed, unless its value is one of the `known`, or was not given."""
+    if value not in (None, *known):
+        raise ValueError(f"{option} must be one of {', '.join(known)}, not {value!r}")

@@ -82,6 +82,28 @@ class Channel(msgspec.Struct, frozen=True):
         return stream(self.seed, "false").random(rows) < self.flip
 
 
+def notes(channel: Channel, delay: str, rows: int, timed: bool) -> list[str]:
+    """What its user should know of a channel on a log of so many rows; `delay` as it was typed.
+
+    Raises:
+        ValueError: if the delay is a time and the log has none, or is longer than such a log.
+    """
+    said = []
+    if channel.delay and not timed:
+        if delay.strip()[-1].isalpha():
+            raise ValueError(
+                f"--delay {delay} is a time, but the log has no times: name their column with --time, "
+                "or give a number alone, which counts rows"
+            )
+        counts = f"the log has no times (--time names their column), so that --delay {delay} counts rows"
+        if channel.delay >= rows:
+            raise ValueError(f"{counts}, of which it has {rows:,}: no feedback would come before it ends")
+        said.append(counts)
+    if channel.budget is not None and channel.budget > rows:
+        said.append(f"--budget {channel.budget} buys the feedback of all {rows:,} decisions")
+    return said
+
+
 def seconds(text: str) -> float:
     """`30m`, `2h`, `1.5d`, `90` (seconds, or rows where the log has no times) as a number."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([smhdw]?)\s*", text)

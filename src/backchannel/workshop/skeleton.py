@@ -181,6 +181,8 @@ def write_skeleton(package: Path, family: str, key: str) -> list[Path]:
     Raises:
         ValueError: if the name does not serve, or is taken.
     """
+    if not package.is_dir():
+        raise ValueError(f"there is no folder {package}: expected the one where the package lies")
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r}; one of {', '.join(FAMILIES)}")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", key) or keyword.iskeyword(key):

@@ -170,3 +170,7 @@ def test_new_writes_three_files_and_refuses_to_overwrite(tmp_path):
     assert "exists already" in said
     assert call("new", "online", "My-Method", "--package", tmp_path)[0] == 2
     assert call("new", "nowhere", "my_method", "--package", tmp_path)[0] == 2
+    code, _, said = call("new", "online", "my_method", "--package", tmp_path / "not" / "there")
+    assert code == 2
+    assert f"there is no folder {tmp_path / 'not' / 'there'}" in said
+    assert not (tmp_path / "not").exists()

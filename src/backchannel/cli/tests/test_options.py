@@ -39,6 +39,12 @@ MAP = ["--action", "action", "--reward", "reward"]
         (["open-bandit", "--format", "csv"], "the packaged open-bandit takes no format"),
         (["log.csv", *MAP, "--category", "age"], "no column 'age' to be a category; there are none"),
         (["log.csv", "--seed", "-1"], "--seed"),
+        (["log.csv", "--skip-bad-rows", "-1"], "'--skip-bad-rows'"),
+        (["log.csv", "--format", "tsv"], "--format must be one of jsonl, csv, parquet, vw, vw-adf, not 'tsv'"),
+        (["open-bandit", "--logged-by", "foo"], "--logged-by must be one of random, bts, not 'foo'"),
+        (["digits", "--logged-by", "bts"], "--logged-by must be one of uniform, stale, not 'bts'"),
+        (["log.csv", "--delay", "30m"], "--delay 30m is a time, but the log has no times: name their column with --ti"),
+        (["log.csv", "--delay", "60"], "the log has no times (--time names their column), so that --delay 60 counts"),
     ],
 )
 def test_learn_refuses_what_does_not_apply(folder, monkeypatch, arguments, words):
@@ -60,6 +66,9 @@ def test_convert_refuses_what_does_not_apply(folder):
     for arguments, words in (
         (["log.csv", "--logged-by", "bts"], "--logged-by is for open-bandit, not for"),
         (["log.vw", *MAP], "a column map is for tables"),
+        (["log.csv", "--skip-bad-rows", "-1"], "'--skip-bad-rows'"),
+        (["log.csv", "--from", "tsv"], "--from must be one of jsonl, csv"),
+        (["log.csv", "--to", "tsv"], "--to must be one of jsonl, csv"),
     ):
         code, _, said = call("convert", folder / arguments[0], folder / "b.jsonl", *arguments[1:])
         assert code == 2
@@ -92,3 +101,11 @@ def test_learn_sees_the_items_of_a_converted_log(tmp_path):
         values.append(json.loads(out)["policies"][0]["value"]["value"])
     assert values[0] == pytest.approx(values[1], rel=1e-9)
     assert values[0] != pytest.approx(values[2], rel=1e-6)
+
+
+def test_what_a_channel_means_for_the_log_is_noted(folder):
+    arguments = ["learn", folder / "log.csv", "--policy", "ucb1", "--out", folder / "out", "--json"]
+    notes = json.loads(call(*arguments, "--delay", 9, "--budget", 61)[1])["log"]["notes"]
+    assert "the log has no times (--time names their column), so that --delay 9 counts rows" in notes
+    assert "--budget 61 buys the feedback of all 60 decisions" in notes
+    assert not json.loads(call(*arguments, "--budget", 60)[1])["log"]["notes"]
