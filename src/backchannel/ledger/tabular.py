@@ -156,6 +156,9 @@ def _append(store: Store, table: Table, resolved: Resolved, problems: Problems) 
             store.meanings.add(meaning)
             values[meaning], wrong = _cell(table, single[meaning], meaning)
             check(single[meaning], EXPECTED[meaning], wrong)
+    if {"time", "feedback_time"} <= single.keys():
+        early = f"{values['feedback_time']} < {values['time']}"
+        check(single["feedback_time"], "a time no earlier than that of the decision", early)
     if "options" in single:
         store.offers()
         values["options"] = offers = table.options(single["options"])

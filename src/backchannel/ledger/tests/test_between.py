@@ -92,6 +92,14 @@ def test_known_tables_keep_times_and_ids_in_order(tmp_path):
     assert only(open_log(tmp_path / "log.csv", skip_bad_rows=1)).row.tolist() == [1, 2, 3]
 
 
+def test_known_feedback_of_a_table_comes_after_its_decision(tmp_path):
+    (tmp_path / "log.csv").write_text("action,reward,time,feedback_time\na,1,3,3\nb,1,4,\na,1,5,4\n")
+    expected = "row 3, column 'feedback_time': expected a time no earlier than that of the decision, found '4'"
+    with pytest.raises(LogError, match=expected):
+        open_log(tmp_path / "log.csv")
+    assert only(open_log(tmp_path / "log.csv", skip_bad_rows=1)).row.tolist() == [1, 2]
+
+
 def test_limit_times_are_checked_across_parts_of_the_log(tmp_path, monkeypatch):
     times = [5, 5, 1, 6, 2, 7, 6, 8]
     (tmp_path / "log.csv").write_text("action,time\n" + "".join(f"a,{time}\n" for time in times))
