@@ -35,7 +35,7 @@ from backchannel.ledger.vw_scan import Found
 from backchannel.ledger.vw_take import scanned, take
 
 Piece = tuple[int, bytes]  # number of its first line, and whole examples
-PIECE = 1 << 20  # bytes of text, about
+PIECE = 1 << 21  # bytes of text, about
 INFINITE = math.inf
 CELLS = 1 << 20  # of a chunk: rows by features
 LONGEST = 100_000  # lines of a block
@@ -97,7 +97,7 @@ def _look_closer(store: Store, source: Source, text: bytes, first: int, file: in
 
 
 def _pieces(source: Source, store: Store) -> Iterator[Piece]:
-    """Whole examples, about a megabyte at a time."""
+    """Whole examples, about two megabytes at a time."""
     row, rest = 1, b""
     for first, lines in chunk.blocks(source, store, PIECE):
         if first == 1:
