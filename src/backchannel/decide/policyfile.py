@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -24,6 +24,9 @@ from backchannel.decide.encoder import BITS, Encoder
 FORMAT = 1
 FEW = {"arms": 64, "horizon": 4096, "bits": BITS}  # sizes of a State that is made without asking what the file holds
 MOST_ROWS = 2**53
+GROWING = {"thompson": ("losses", "rest")}
+"""Of a method's State: what only grows from its first values. A draw from a beta law of parameters near or below 0 may
+never end."""
 
 
 class Policy(NamedTuple):
@@ -73,7 +76,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
             raise ValueError(f"{method.key} is no policy")
         _check_given(method, about)
         learner = _made(method, about.given, sum(array.nbytes for array in arrays.values()))
-        state = _filled(learner.state, arrays)
+        state = _filled(learner.state, arrays, GROWING.get(method.key, ()))
     except (ArithmeticError, AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         reason = error.args[0] if error.args else error
         raise ValueError(f"{path} cannot be loaded by this version: {reason}") from None
@@ -115,7 +118,7 @@ def _grown(name: str, doublings: int) -> int:
     return FEW[name] + doublings if name == "bits" else FEW[name] << doublings
 
 
-def _filled(first: State, arrays: Mapping[str, np.ndarray]) -> State:
+def _filled(first: State, arrays: Mapping[str, np.ndarray], growing: Collection[str]) -> State:
     """The State with the kept arrays, which must be of the kind and the shape of the `first` that the factory made."""
     for name in arrays.keys() - {f"state.{field}" for field in first._fields}:
         raise ValueError(f"its array {name} belongs to no field of the State")
@@ -130,6 +133,8 @@ def _filled(first: State, arrays: Mapping[str, np.ndarray]) -> State:
             raise ValueError(f"State.{name} holds numbers that are not finite")
         if kept.dtype.kind == "i" and kept.size and kept.min() < 0:
             raise ValueError(f"State.{name} counts below 0")
+        if name in growing and (kept < 0.5 * like).any():  # half: sums of losses are rounded
+            raise ValueError(f"State.{name} lies below {like.min():g}, from where it only grows")
         fields[name] = np.array(kept, order="C")
     filled: State = type(first)(**fields)
     return filled

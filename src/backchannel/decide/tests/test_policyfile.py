@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 import tracemalloc
 
 import msgspec
@@ -15,6 +17,7 @@ from backchannel.decide.encoder import Encoder
 from backchannel.decide.policyfile import FEW, Policy, load_policy
 from backchannel.ledger.log import key_of
 
+WAIT = 120  # seconds: far more than it takes
 LITTLE = 4_000_000  # bytes; the files below have at most 20,000
 PLAIN = {
     "actions": ["a", "b", "c"],
@@ -231,6 +234,28 @@ def test_negative_counts_are_refused(tmp_path):
     arrays = {**arrays_of(policy), "state.counts": np.array([3, -1, 2])}
     write(tmp_path / "a.policy", json.dumps(facts_of(policy)), arrays)
     assert "State.counts counts below 0" in refused(tmp_path / "a.policy")
+
+
+@pytest.mark.parametrize("name", ["losses", "rest"])
+@pytest.mark.parametrize("value", [-1.0, -1e308, -5e-324, 0.0, 5e-324, 0.49])
+def test_laws_that_are_none_are_refused_before_a_draw_from_them_hangs(tmp_path, name, value):
+    policy = policy_of("thompson", PLAIN)
+    arrays = arrays_of(policy)
+    arrays[f"state.{name}"][1] = value
+    path = tmp_path / "a.policy"
+    write(path, json.dumps(facts_of(policy)), arrays)
+    assert f"State.{name} lies below 1, from where it only grows" in refused(path)
+
+
+def test_a_policy_of_impossible_numbers_ends(tmp_path):
+    policy = policy_of("thompson", PLAIN)
+    path = tmp_path / "a.policy"
+    command = [sys.executable, "-m", "backchannel.cli", "act", "--policy", str(path)]
+    for losses, rest, code in ((-1.0, 1.0, 2), (0.0, 0.0, 2), (0.5, 0.5, 0), (1e308, 1e308, 0), (2.0**53, 1.0, 0)):
+        arrays = {"state.losses": np.full(3, losses), "state.rest": np.full(3, rest)}
+        write(path, json.dumps(facts_of(policy)), arrays)
+        done = subprocess.run(command, input=b"{}\n", capture_output=True, timeout=WAIT, check=False)
+        assert done.returncode == code, done.stderr
 
 
 @pytest.mark.parametrize("size", [0, 1, 30, 100, 1000, -1, -30, -400])
