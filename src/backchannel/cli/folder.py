@@ -1,4 +1,4 @@
-"""The folder that `learn` fills: checked before the work; filled when it is done, whole or not at all."""
+"""The folders that `learn` and `report` fill: checked before the work; filled after it, whole or not at all."""
 
 from __future__ import annotations
 

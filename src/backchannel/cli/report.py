@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ def report(
     """Rewrite report.html from result.json; with --card, write reward_report.md and reward_report.json."""
     import msgspec
 
+    from backchannel.cli.folder import fill
     from backchannel.decide.result import Learned
 
     folder = out or result.parent
@@ -36,12 +38,11 @@ def report(
         learned = msgspec.json.decode(result.read_bytes(), type=Learned)
     except msgspec.DecodeError as error:
         raise ValueError(f"{result} is not a result that this version of `learn` wrote: {error}") from None
-    folder.mkdir(parents=True, exist_ok=True)
     written, said = [folder / "report.html"], dict[str, Any]()
     if not card:
         from backchannel.report.page import write_page
 
-        write_page(learned, written[0])
+        fill(folder, {"report.html": lambda path: write_page(learned, path)})
     else:
         written, said = _card(learned, policy, previous, reason, folder)
     if as_json:
@@ -55,6 +56,7 @@ def report(
 def _card(
     learned: Any, policy: str | None, previous: Path | None, reason: str, folder: Path
 ) -> tuple[list[Path], dict[str, Any]]:
+    from backchannel.cli.folder import fill
     from backchannel.decide.card_facts import best, card_facts
     from backchannel.rl import reward_reports as reports
 
@@ -72,8 +74,5 @@ def _card(
         said["drifted"] = [alert.metric for alert in reports.drift(last, found)]
     said["left to people"] = reports.unwritten(found)
     texts = {"reward_report.md": reports.to_markdown(found), "reward_report.json": reports.to_json(found)}
-    for name, text in texts.items():
-        beside = folder / f".{name}.tmp"
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(folder / name)
+    fill(folder, {name: partial(Path.write_text, data=text, encoding="utf-8") for name, text in texts.items()})
     return [folder / name for name in texts], said

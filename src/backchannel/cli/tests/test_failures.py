@@ -71,6 +71,21 @@ def test_what_stops_the_writing_leaves_what_was_there(log, tmp_path, monkeypatch
         assert not (tmp_path / "new").exists()
 
 
+def test_a_report_that_cannot_be_written_leaves_what_was_there(log, tmp_path):
+    out = tmp_path / "out"
+    log.write_text(CSV + ROWS * 10)
+    assert call("learn", log, "--policy", "uniform", "--out", out)[0] == 0
+    (tmp_path / "new" / "reward_report.json").mkdir(parents=True)
+    (tmp_path / "new" / "reward_report.md").write_text("old")
+    before = files(tmp_path)
+    code, _, said = call("report", out / "result.json", "--card", "--policy", "uniform", "--out", tmp_path / "new")
+    assert code == 2
+    assert said.startswith(f"{tmp_path / 'new' / 'reward_report.json'}: ")
+    assert files(tmp_path) == before
+    assert call("report", out / "result.json", "--card", "--policy", "nobody", "--out", tmp_path / "other")[0] == 2
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_stops_the_moving_puts_back_what_was_there(tmp_path, monkeypatch):
     (tmp_path / "a").write_text("old")
     (tmp_path / "stale").write_text("old")
