@@ -153,7 +153,7 @@ def logs(quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "log.dat", Path(folder) / "log.cache"
-        decisions = 1_000 if quick else 20_000
+        decisions = 1_000 if quick else 100_000
         write(path, decisions)
         drivers = {
             "Vowpal Wabbit --squarecb: text file": "--squarecb",

@@ -47,6 +47,8 @@ class Block(NamedTuple):
     name: np.ndarray  # uint64[actions]: keys of the actions' names
     mask: np.ndarray  # uint64[1]: 2^bits - 1
     rows: np.ndarray  # float64[most options, d]: buffer
+    mixed: np.ndarray  # uint64[f]: buffer
+    told: np.ndarray  # float64[f]: buffer
     sparse_start: np.ndarray  # int64[most options + 1]: buffer
     sparse_index: np.ndarray  # int64[most features]: buffer
     sparse_value: np.ndarray  # float64[most features]: buffer
@@ -104,6 +106,8 @@ def encode(encoder: Encoder, batch: Batch) -> Block:
         name=np.array([key_of("action", name) for name in encoder.actions], np.uint64),
         mask=np.array([2**encoder.bits - 1], np.uint64),
         rows=np.zeros((most, encoder.dimension)),
+        mixed=np.zeros(key.shape[1], np.uint64),
+        told=np.zeros(key.shape[1]),
         sparse_start=np.zeros(most + 1, np.int64),
         sparse_index=np.zeros(room, np.int64),
         sparse_value=np.zeros(room),
@@ -133,7 +137,8 @@ def _dense(
 
 def _scaled(x: np.ndarray) -> np.ndarray:
     """Divided by the root of the number of columns: scaled numbers then have rows of length about 1, as theory asks."""
-    return x / np.sqrt(x.shape[1])
+    x /= np.sqrt(x.shape[1])
+    return x
 
 
 def _within(action: np.ndarray, offered: np.ndarray, option: np.ndarray) -> np.ndarray:

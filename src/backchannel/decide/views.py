@@ -84,44 +84,39 @@ def _own_row(block, i, o):
 @compiled
 def sparse_seen(block: Block, i: int, only: int) -> Sparse:
     """Sparse features of the options that row i offers; with `only` >= 0, of all options, those of the others empty."""
-    at = 0
-    if only < 0 and block.x.shape[0] > 0 and block.offered.shape[0] > 0:
-        first, options = block.offered[i], offered_of(block, i)
-        for o in range(options):
-            block.sparse_start[o] = at
-            at = _sparse_option(block, i, block.option[first + o], at)
-    else:
-        options = options_of(block, i)
-        for o in range(options):
-            block.sparse_start[o] = at
-            if only < 0 or o == only:
-                at = _sparse_option(block, i, o, at)
-    block.sparse_start[options] = at
-    return Sparse(block.sparse_start[: options + 1], block.sparse_index[:at], block.sparse_value[:at])
+    start, index, value, mask = block.sparse_start, block.sparse_index, block.sparse_value, block.mask[0]
+    mixed, told, key, many = block.mixed, block.told, block.key[i], 0
+    for f in range(key.shape[0]):  # what is known of the context, once for all options
+        if key[f] != 0:
+            mixed[many], told[many] = mix(key[f]), block.value[i, f]
+            many += 1
+    mixed, told = mixed[:many], told[:many]
+    named, items, own = block.x.shape[0] > 0, block.item_start.shape[0] > 0, block.start.shape[0] > 0
+    offered = only < 0 and named and block.offered.shape[0] > 0
+    options, first, at = offered_of(block, i) if offered else options_of(block, i), first_of(block, i), 0
+    for place in range(options):
+        start[place] = at
+        if only >= 0 and place != only:
+            continue
+        o = block.option[block.offered[i] + place] if offered else place
+        # With each feature of the context (one of them is the constant): the option's name, or what all options share.
+        at = _cross(mixed, told, block.name[o] if named else key[0], 1.0, mask, index, value, at)
+        if items:
+            for a in range(block.item_start[o], block.item_start[o + 1]):
+                at = _cross(mixed, told, block.item_key[a], block.item_value[a], mask, index, value, at)
+        if own:
+            for a in range(block.start[first + o], block.start[first + o + 1]):
+                at = _cross(mixed, told, block.option_key[a], block.option_value[a], mask, index, value, at)
+    start[options] = at
+    return Sparse(start[: options + 1], index[:at], value[:at])
 
 
 @compiled
-def _sparse_option(block, i, o, at):
-    mask = block.mask[0]
-    # With each feature of the context (one of them is the constant): the option's name, or what all options share.
-    at = _cross(block, i, block.name[o] if block.x.shape[0] > 0 else block.key[i, 0], 1.0, mask, at)
-    if block.item_start.shape[0] > 0:
-        for a in range(block.item_start[o], block.item_start[o + 1]):
-            at = _cross(block, i, block.item_key[a], block.item_value[a], mask, at)
-    if block.start.shape[0] > 0:
-        j = first_of(block, i) + o
-        for a in range(block.start[j], block.start[j + 1]):
-            at = _cross(block, i, block.option_key[a], block.option_value[a], mask, at)
-    return at
-
-
-@compiled
-def _cross(block, i, own, value, mask, at):
-    for f in range(block.key.shape[1]):
-        if block.key[i, f] != 0:
-            block.sparse_index[at] = np.int64(mix(own ^ mix(block.key[i, f])) & mask)
-            block.sparse_value[at] = value * block.value[i, f]
-            at += 1
+def _cross(mixed, told, own, amount, mask, index, value, at):
+    for f in range(mixed.shape[0]):
+        index[at] = np.int64(mix(own ^ mixed[f]) & mask)
+        value[at] = amount * told[f]
+        at += 1
     return at
 
 
