@@ -47,66 +47,45 @@ class LoggedRequest(Request, forbid_unknown_fields=True):
     shown: Any = None
 
 
-class Actor:
-    """A policy that decides.
+class Row(NamedTuple):
+    """A request that can be decided."""
+
+    number: int
+    request: Request
+    names: list[str] | None
+    numbers: list[float]
+    categories: list[int]
+    features: list[list[tuple[int, float]]]  # (key, value) of each option
+
+
+class Rows:
+    """Requests to one policy, checked and made into rows that can be encoded.
 
     Args:
-        seed: of its draws.
         ignore_unknown: pass over context columns that the policy does not know, instead of refusing them.
-        unit: what messages call a request; its number follows.
     """
 
-    def __init__(self, policy: Policy, seed: int = 0, *, ignore_unknown: bool = False, unit: str = "request"):
+    def __init__(self, policy: Policy, *, ignore_unknown: bool = False):
         context = find(policy.key).card.context
         encoder = policy.encoder
-        self._encoder, self._key, self._unit, self._ignore = encoder, policy.key, unit, ignore_unknown
-        self._state = copy_state(policy.state)
-        self._passes = Passes(policies.make(find(policy.key), policy.given), context)
-        self._rng = stream(seed, "act")
-        self._common: np.ndarray | None = None
+        self.encoder, self._ignore = encoder, ignore_unknown
         self._place = {name: i for i, name in enumerate(encoder.actions)}
         self._columns = [*encoder.numeric, *encoder.categorical]
         self._needs_context = context != "none" and len(self._columns) > 0
-        self._reads_options = encoder.own and (context == "sparse" or (context == "rows" and encoder.ragged))
+        self.reads_options = encoder.own and (context == "sparse" or (context == "rows" and encoder.ragged))
 
-    def decide(self, requests: Iterable[tuple[int, Request]], size: int = BATCH) -> Iterator[Decision]:
-        """A decision for each (number, request), in batches of `size`; the number is the id of one without.
+    def row(self, request: Request, number: int = 0) -> Row:
+        """The request, checked; ValueError says in one sentence what is wrong with it."""
+        self._check_context(request.context)
+        names = self._options(request)
+        numbers = [_number(request.context, column) for column in self.encoder.numeric]
+        categories = [_category(request.context, column) for column in self.encoder.categorical]
+        features = self._features(request, names) if self.reads_options else []
+        return Row(number, request, names, numbers, categories, features)
 
-        Raises:
-            ValueError: names a request that cannot be decided, when all before it have their decisions.
-        """
-        for rows, error in self._batches(requests, size):
-            if rows:
-                yield from self._drawn(rows)
-            if error is not None:
-                raise error
-
-    def _batches(
-        self, requests: Iterable[tuple[int, Request]], size: int
-    ) -> Iterator[tuple[list[_Row], ValueError | None]]:
-        rows: list[_Row] = []
-        try:
-            for number, request in requests:
-                rows.append(self._row(number, request))
-                if len(rows) == size:
-                    yield rows, None
-                    rows = []
-        except ValueError as error:
-            yield rows, error
-        else:
-            yield rows, None
-
-    def _row(self, number: int, request: Request) -> _Row:
-        """The request, checked."""
-        try:
-            self._check_context(request.context)
-            names = self._options(request)
-            numbers = [_number(request.context, column) for column in self._encoder.numeric]
-            categories = [_category(request.context, column) for column in self._encoder.categorical]
-            features = self._features(request, names) if self._reads_options else []
-        except ValueError as error:
-            raise ValueError(f"{self._unit} {number}: {error}") from None
-        return _Row(number, request, names, numbers, categories, features)
+    def places(self, names: Iterable[str]) -> list[int]:
+        """Where options stand among the log's; 0 for those that it never had."""
+        return [self._place.get(name, 0) for name in names]
 
     def _check_context(self, context: Mapping[str, Any]) -> None:
         known = sum(column in context for column in self._columns)
@@ -124,61 +103,41 @@ class Actor:
 
     def _options(self, request: Request) -> list[str] | None:
         """What may be chosen; None where it is every option of the log, in its order."""
-        if self._reads_options and not isinstance(request.options, dict):
+        if self.reads_options and not isinstance(request.options, dict):
             raise ValueError("this policy reads features of options: give options as {name: {feature: value}}")
         if request.options is None:
-            return self._encoder.actions if self._encoder.ragged else None
+            return self.encoder.actions if self.encoder.ragged else None
         names = list(request.options)
         if not names:
             raise ValueError("options is empty: there is nothing to choose from")
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
             raise ValueError(f"the option {twice!r} is given more than once")
-        if not self._encoder.ragged:
+        if not self.encoder.ragged:
             for name in names:
                 if name not in self._place:
                     raise ValueError(f"the policy has never met the option {name!r}")
-            if names == self._encoder.actions:
+            if names == self.encoder.actions:
                 return None
         return names
 
     def _features(self, request: Request, names: list[str] | None) -> list[list[tuple[int, float]]]:
         """Of the options offered; where learners have a model for each option, of all in their order."""
         given = request.options if isinstance(request.options, dict) else {}
-        every = names if self._encoder.ragged and names is not None else self._encoder.actions
+        every = names if self.encoder.ragged and names is not None else self.encoder.actions
         return [_pairs(name, given.get(name, {})) for name in every]
 
-    def _drawn(self, rows: list[_Row]) -> Iterator[Decision]:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as missing, as in a log
-            block = encode(self._encoder, self._batch(rows))
-        if self._common is None:
-            self._common = self._passes.common(self._state, block, self._rng)
-        chosen, propensity = self._passes.sample(self._state, block, self._rng, self._common)
-        for row, action, chance in zip(rows, chosen.tolist(), propensity.tolist(), strict=True):
-            if not chance > 0:
-                raise ValueError(f"{self._unit} {row.number}: the policy has no finite score for any option")
-            names = row.names if self._encoder.ragged and row.names is not None else self._encoder.actions
-            request = row.request
-            yield Decision(
-                id=request.id if request.id is not None else str(row.number),
-                action=names[action],
-                options=request.options,
-                context=request.context,
-                propensity=min(chance, 1.0),
-                time=request.time,
-                policy=self._key,
-            )
-
-    def _batch(self, rows: list[_Row]) -> Batch:
-        n, encoder = len(rows), self._encoder
+    def batch(self, rows: list[Row]) -> Batch:
+        """The rows as a batch, to encode."""
+        n, encoder = len(rows), self.encoder
         offered = option = features = None
         action = np.zeros(n, np.int64)
         if any(row.names is not None for row in rows):
             names = [encoder.actions if row.names is None else row.names for row in rows]
             offered = _starts(names)
-            option = np.array([self._place.get(name, 0) for name in chain.from_iterable(names)], np.int64)
+            option = np.array(self.places(chain.from_iterable(names)), np.int64)
             action = option[offered[:-1]]
-        if self._reads_options:
+        if self.reads_options:
             lists = list(chain.from_iterable(row.features for row in rows))
             pairs = list(chain.from_iterable(lists))
             key, value = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -200,20 +159,81 @@ class Actor:
         )
 
 
+class Actor:
+    """A policy that decides.
+
+    Args:
+        seed: of its draws.
+        ignore_unknown: pass over context columns that the policy does not know, instead of refusing them.
+        unit: what messages call a request; its number follows.
+    """
+
+    def __init__(self, policy: Policy, seed: int = 0, *, ignore_unknown: bool = False, unit: str = "request"):
+        self._rows = Rows(policy, ignore_unknown=ignore_unknown)
+        self._key, self._unit = policy.key, unit
+        self._state = copy_state(policy.state)
+        self._passes = Passes(policies.make(find(policy.key), policy.given), find(policy.key).card.context)
+        self._rng = stream(seed, "act")
+        self._common: np.ndarray | None = None
+
+    def decide(self, requests: Iterable[tuple[int, Request]], size: int = BATCH) -> Iterator[Decision]:
+        """A decision for each (number, request), in batches of `size`; the number is the id of one without.
+
+        Raises:
+            ValueError: names a request that cannot be decided, when all before it have their decisions.
+        """
+        for rows, error in self._batches(requests, size):
+            if rows:
+                yield from self._drawn(rows)
+            if error is not None:
+                raise error
+
+    def _batches(
+        self, requests: Iterable[tuple[int, Request]], size: int
+    ) -> Iterator[tuple[list[Row], ValueError | None]]:
+        rows: list[Row] = []
+        try:
+            for number, request in requests:
+                rows.append(self._row(number, request))
+                if len(rows) == size:
+                    yield rows, None
+                    rows = []
+        except ValueError as error:
+            yield rows, error
+        else:
+            yield rows, None
+
+    def _row(self, number: int, request: Request) -> Row:
+        try:
+            return self._rows.row(request, number)
+        except ValueError as error:
+            raise ValueError(f"{self._unit} {number}: {error}") from None
+
+    def _drawn(self, rows: list[Row]) -> Iterator[Decision]:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as missing, as in a log
+            block = encode(self._rows.encoder, self._rows.batch(rows))
+        if self._common is None:
+            self._common = self._passes.common(self._state, block, self._rng)
+        chosen, propensity = self._passes.sample(self._state, block, self._rng, self._common)
+        for row, action, chance in zip(rows, chosen.tolist(), propensity.tolist(), strict=True):
+            if not chance > 0:
+                raise ValueError(f"{self._unit} {row.number}: the policy has no finite score for any option")
+            names = row.names if self._rows.encoder.ragged and row.names is not None else self._rows.encoder.actions
+            request = row.request
+            yield Decision(
+                id=request.id if request.id is not None else str(row.number),
+                action=names[action],
+                options=request.options,
+                context=request.context,
+                propensity=min(chance, 1.0),
+                time=request.time,
+                policy=self._key,
+            )
+
+
 def act(policy: Policy, requests: Iterable[Request], seed: int = 0, size: int = BATCH) -> Iterator[Decision]:
     """A decision for each request, with its propensity; in order, in batches of `size`."""
     return Actor(policy, seed).decide(enumerate(requests, 1), size)
-
-
-class _Row(NamedTuple):
-    """A request that can be decided."""
-
-    number: int
-    request: Request
-    names: list[str] | None
-    numbers: list[float]
-    categories: list[int]
-    features: list[list[tuple[int, float]]]  # (key, value) of each option
 
 
 def _starts(lists: list[list[Any]]) -> np.ndarray:

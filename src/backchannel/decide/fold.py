@@ -107,7 +107,11 @@ def progress(learner, block, order, arrival, propensity, loss, rng, draws, out, 
 
 
 class Passes:
-    """The compiled passes of one learner. Its State is changed in place by `learn` and `progress`."""
+    """The compiled passes of one learner. Its State is changed in place by `learn` and `progress`.
+
+    Attributes:
+        sampled: each row's distribution is drawn, since it has no closed form and rows do not share it.
+    """
 
     def __init__(self, learner: Learner, context: str):
         view = VIEWS[context]
@@ -123,8 +127,15 @@ class Passes:
         }
         bound = bind(_PASSES, functions, (learner.state,))
         self._same = context == "none"
+        self.sampled = learner.probabilities is None and not self._same
+        self._offer = bound.offer
         self._distribution = distribution_of(learner)
         self._learn, self._weigh, self._sample, self._progress = bound.learn, bound.weigh, bound.sample, bound.progress
+
+    def offer(self, state: Any, block: Block, rng: np.random.Generator, common: np.ndarray) -> np.ndarray:
+        """float64[options]: the policy's distribution over the options of the block's first row."""
+        out = np.empty(block.rows.shape[0])
+        return out[: self._offer(state, block, 0, rng, DRAWS, common, out)]
 
     def learn(self, state: Any, block: Block, use: np.ndarray, propensity: np.ndarray, loss: np.ndarray) -> None:
         """Update `state` with the rows where `use` is set; losses in [0, 1]."""

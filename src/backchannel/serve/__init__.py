@@ -1,0 +1,1 @@
+"""A policy as a service: decide, hear, learn, over a durable ledger."""

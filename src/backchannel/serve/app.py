@@ -1,0 +1,160 @@
+"""One application of a service: it decides under the published policy, keeps what it hears, and learns beside.
+
+`decide` and `feedback` make ledger entries; whoever calls waits for the ledger's word and then answers with what the
+ledger kept, which is the first entry of that id. Nothing here waits for learning: `published` is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from backchannel.base import State
+from backchannel.decide.policyfile import load_policy
+from backchannel.feedback import Feedback
+from backchannel.serve.chooser import Chooser, draw
+from backchannel.serve.config import AppConfig
+from backchannel.serve.fold import Fold
+from backchannel.serve.ledger import Entry, Kept, Ledger
+from backchannel.serve.records import (
+    Control,
+    DecideAnswer,
+    Decided,
+    DecideRequest,
+    FeedbackRequest,
+    Given,
+    Shown,
+    Slot,
+)
+from backchannel.serve.rewards import check_value
+
+_encode = msgspec.json.Encoder().encode
+_decided = msgspec.json.Decoder(Decided)
+
+
+class Published(NamedTuple):
+    """What answers: replaced as a whole, never changed."""
+
+    chooser: Chooser
+    state: State
+    version: int  # how much it has learned: the seq of the last entry in it
+    common: np.ndarray
+
+
+class App:
+    """See the module. `now` gives seconds since 1970."""
+
+    def __init__(self, name: str, config: AppConfig, ledger: Ledger, now: Callable[[], float] = time.time) -> None:
+        self.name, self.config, self.ledger, self.now = name, config, ledger, now
+        self.chooser = Chooser(load_policy(config.policy), Path(config.policy).stem, config.seed,
+                               ignore_unknown=config.ignore_unknown)  # fmt: skip
+        self.fold = Fold(self.chooser, config.reward, ledger, name)
+        self.published = self._publication(self.chooser.policy.state, 0)
+        self._explored: list[float] = []
+
+    def publish(self, state: State, version: int) -> None:
+        """From now on this state answers. It must not be changed any more."""
+        self.published = self._publication(state, version)
+
+    def _publication(self, state: State, version: int) -> Published:
+        return Published(self.chooser, state, version, self.chooser.common(state, version))
+
+    def facts(self) -> dict[str, Any]:
+        """Where the application stands, for /state, /metrics and the page."""
+        fold = self.fold
+        return {
+            "app": self.name,
+            "mode": self.config.mode,
+            "policy": self.published.chooser.name,
+            "version": self.published.version,
+            "learned": fold.learned,
+            "open": fold.open,
+            "orphans": fold.orphans,
+            "counts": dict(fold.counts),
+        }
+
+    # Deciding
+
+    def decision(self, request: DecideRequest) -> Entry:
+        """The entry of a decision, not yet in the ledger. ValueError says what is wrong with the request."""
+        id = request.id or new_id()
+        now = self.now()
+        decided = self._watched(request, id) if self.config.mode == "watch" else self._chosen(request, id, now)
+        return Entry(self.name, "decision", id, id, now, _encode(decided))
+
+    def _chosen(self, request: DecideRequest, id: str, now: float) -> Decided:
+        if request.action is not None or request.propensity is not None:
+            raise ValueError("action and propensity are for applications in mode watch; this one chooses itself")
+        published = self.published
+        row = published.chooser.row(request.context, request.options)
+        probability = published.chooser.distribution(published.state, row, published.common, id)
+        offered = (
+            np.array([name in request.options for name in row.names])
+            if request.options
+            else np.ones(len(row.names), bool)
+        )
+        guards = self.config.guards
+        bent = guards.bend(probability, row.names, request.context, offered, self._spent(now))
+        slots = draw(bent, row.names, request.slate or 1, self.config.seed, id)
+        if guards.budget is not None and slots[0].action != row.names[int(bent.argmax())]:
+            self._explored.append(now)
+        return Decided(
+            id=id, slots=slots, context=request.context, options=request.options, policy=published.chooser.name,
+            version=published.version, deferred=request.defer,
+        )  # fmt: skip
+
+    def _watched(self, request: DecideRequest, id: str) -> Decided:
+        if request.action is None:
+            raise ValueError("this application watches: say which action the product chose")
+        if request.options is not None and request.action not in request.options:
+            raise ValueError(f"the action {request.action!r} is not among the options")
+        slot = Slot(request.action, request.propensity or 0.0)
+        return Decided(
+            id=id, slots=[slot], context=request.context, options=request.options,
+            logged=request.propensity is not None, deferred=request.defer,
+        )  # fmt: skip
+
+    def _spent(self, now: float) -> bool:
+        guards = self.config.guards
+        if guards.budget is None:
+            return False
+        self._explored = [at for at in self._explored if at > now - guards.period]
+        return len(self._explored) >= guards.budget
+
+    @staticmethod
+    def answer(kept: Kept) -> DecideAnswer:
+        """What to say of a decision in the ledger."""
+        decided = _decided.decode(kept.entry.body)
+        first = decided.slots[0]
+        return DecideAnswer(decided.id, first.action, first.propensity, decided.policy, decided.version, decided.slots)
+
+    # Hearing
+
+    def feedback(self, request: FeedbackRequest) -> Entry:
+        """The entry of a feedback. ValueError says what is wrong with it."""
+        now = self.now()
+        id = request.id or new_id()
+        Feedback(id, request.decision, request.kind, request.value)  # the record's own checks
+        check_value(request.kind, request.value)
+        given = Given(id, request.kind, request.value, request.time if request.time is not None else now,
+                      request.option, request.source)  # fmt: skip
+        return Entry(self.name, "feedback", id, request.decision, now, _encode(given))
+
+    def shown(self, request: Shown) -> Entry:
+        """The entry that says that a deferred decision was shown."""
+        return Entry(self.name, "shown", request.decision, request.decision, self.now(), b"{}")
+
+    def control(self, request: Control) -> Entry:
+        """The entry of an act of administration."""
+        return Entry(self.name, "control", new_id(), "", self.now(), _encode(request))
+
+
+def new_id() -> str:
+    """Ids that grow with time, so that the index of a ledger grows at its end."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

@@ -1,0 +1,112 @@
+"""A policy that answers one request at a time: the distribution over its options, and one compiled call to learn.
+
+The choice itself is drawn with a hash of the decision's id, so that the same decision under the same policy is the
+same choice, wherever and whenever it is asked. A policy without a closed form draws so many samples, then one of
+them: given these samples its propensities are exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backchannel.base import State
+from backchannel.card import find
+from backchannel.decide import policies
+from backchannel.decide.acting import Request, Rows
+from backchannel.decide.acting import Row as ReadRow
+from backchannel.decide.features import Block, encode
+from backchannel.decide.fold import Passes
+from backchannel.decide.policyfile import Policy
+from backchannel.decide.single import Single
+from backchannel.serve.records import Slot
+
+
+class Row(NamedTuple):
+    """A request, encoded. `place`: option -> where it stands in the policy's distribution for this row."""
+
+    block: Block
+    names: list[str]
+    place: Mapping[str, int]
+
+
+class Chooser:
+    """One policy, ready to answer."""
+
+    def __init__(self, policy: Policy, name: str, seed: int = 0, *, ignore_unknown: bool = False) -> None:
+        method = find(policy.key)
+        self.policy, self.name, self.seed = policy, name, seed
+        self._shares = method.card.context == "none"  # all rows have one distribution
+        self._passes = Passes(policies.make(method, policy.given), method.card.context)
+        self._rows = Rows(policy, ignore_unknown=ignore_unknown)
+        encoder = policy.encoder
+        nothing = ReadRow(0, Request(), None, [np.nan] * len(encoder.numeric), [0] * len(encoder.categorical), [])
+        plain = not (encoder.ragged or encoder.hashed or self._rows.reads_options)
+        self._single = Single(encoder, encode(encoder, self._rows.batch([nothing]))) if plain else None
+        self._place = {action: i for i, action in enumerate(policy.encoder.actions)}
+
+    def row(self, context: Mapping[str, Any], options: Any = None) -> Row:
+        """The request, checked and encoded; ValueError says in one sentence what is wrong with it."""
+        checked = self._rows.row(Request(context=dict(context), options=options))
+        if self._single is None:
+            block = encode(self._rows.encoder, self._rows.batch([checked]))
+        else:
+            places = None if checked.names is None else self._rows.places(checked.names)
+            block = self._single.block(checked.numbers, checked.categories, places)
+        if self.policy.encoder.ragged and checked.names is not None:
+            return Row(block, checked.names, {name: i for i, name in enumerate(checked.names)})
+        return Row(block, self.policy.encoder.actions, self._place)
+
+    def common(self, state: State, version: int) -> np.ndarray:
+        """What all rows share under one published state."""
+        if not self._shares:
+            return np.empty(0)
+        assert self._single is not None
+        return self._passes.common(state, self._single.template, self._rng(f"version {version}"))
+
+    def distribution(self, state: State, row: Row, common: np.ndarray, id: str) -> np.ndarray:
+        """float64[options of the row]: the policy's probabilities."""
+        rng = self._rng(id) if self._passes.sampled else _NO_RNG
+        return self._passes.offer(state, row.block, rng, common)
+
+    def learn(self, state: State, row: Row, place: int, propensity: float, loss: float) -> None:
+        """One update, in place."""
+        block = row.block._replace(action=np.array([place]))
+        self._passes.learn(state, block, _USE, np.array([propensity]), np.array([loss]))
+
+    def _rng(self, what: str) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(_hash(self.seed, what)))
+
+
+_USE = np.ones(1, np.bool_)
+_NO_RNG = np.random.Generator(np.random.PCG64(0))
+
+
+def draw(probability: np.ndarray, names: list[str], slots: int, seed: int, id: str) -> list[Slot]:
+    """A slate: each place is drawn from what is left, by a hash of the decision's id."""
+    left = probability.tolist()
+    chosen: list[Slot] = []
+    for place in range(slots):
+        total = sum(left)
+        if total <= 0:
+            break
+        u = _hash(seed, f"{id}/{place}") / 2**64 * total
+        last = 0
+        for i, p in enumerate(left):
+            if p > 0:
+                last = i
+                if u < p:
+                    break
+                u -= p
+        chosen.append(Slot(names[last], min(left[last] / total, 1.0)))
+        left[last] = 0.0
+    return chosen
+
+
+def _hash(seed: int, text: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "little")).digest(), "little"
+    )

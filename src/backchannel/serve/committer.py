@@ -1,0 +1,97 @@
+"""Group commit: entries of many requests go into the ledger together, and each is told when its own is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from backchannel.serve.ledger import Entry, Kept, Ledger, LedgerError
+
+MOST = 1024  # entries of one commit
+WAITING = 20_000  # entries that may wait; more requests are turned away at once
+
+Waiter = tuple[Entry, "Future[Kept] | asyncio.Future[Kept]"]
+
+
+class Committer:
+    """One thread that appends whatever waits."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._queue: queue.SimpleQueue[Waiter | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+        self._thread.start()
+
+    def append(self, entry: Entry) -> Future[Kept]:
+        """Hand an entry over; the result is there when it is durable."""
+        waiter: Future[Kept] = Future()
+        self._put(entry, waiter)
+        return waiter
+
+    def append_async(self, entry: Entry) -> asyncio.Future[Kept]:
+        """The same for the running event loop."""
+        waiter: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        self._put(entry, waiter)
+        return waiter
+
+    def _put(self, entry: Entry, waiter: Future[Kept] | asyncio.Future[Kept]) -> None:
+        if self._queue.qsize() > WAITING:
+            raise LedgerError(f"{WAITING:,} entries wait for the disk; try again")
+        self._queue.put((entry, waiter))
+
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            waiters = [first]
+            stop = False
+            while len(waiters) < MOST:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    stop = True
+                    break
+                waiters.append(more)
+            self._commit(waiters)
+            if stop:
+                return
+
+    def _commit(self, waiters: list[Waiter]) -> None:
+        try:
+            results: list[Kept | Exception] = list(self._ledger.append([entry for entry, _ in waiters]))
+        except Exception as error:  # told to everyone who waits, not hidden
+            results = [error] * len(waiters)
+        loops: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+        for (_, waiter), result in zip(waiters, results, strict=True):
+            tell = _telling(waiter, result)
+            if isinstance(waiter, asyncio.Future):
+                loops.setdefault(waiter.get_loop(), []).append(tell)
+            else:
+                tell()
+        for loop, tells in loops.items():
+            loop.call_soon_threadsafe(_all, tells)
+
+    def close(self) -> None:
+        """Append what waits, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+
+def _telling(waiter: Future[Kept] | asyncio.Future[Kept], result: Kept | Exception) -> Callable[[], None]:
+    def tell() -> None:
+        if waiter.done():  # whoever waited has gone
+            return
+        if isinstance(result, Exception):
+            waiter.set_exception(result)
+        else:
+            waiter.set_result(result)
+
+    return tell
+
+
+def _all(tells: list[Callable[[], None]]) -> None:
+    for tell in tells:
+        tell()

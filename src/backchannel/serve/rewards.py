@@ -1,0 +1,156 @@
+"""From feedback of every kind to one reward for each slot of a decision.
+
+The result depends on what was said, not on the order in which it came: feedback is sorted by its own time, then by
+id, and what was taken back is left out. A rating is moved from its scale to that of rewards; of a comparison the
+better option has the highest reward and the worse one the lowest; a correction that names another option says that
+the choice had the lowest; reactions and outcomes count by the numbers that the application gives them. Text is kept,
+and says no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+from zlib import crc32
+
+import msgspec
+from msgspec import Meta
+
+from backchannel.serve.records import Decided, Given, Name, Text
+
+
+class Compared(msgspec.Struct, forbid_unknown_fields=True):
+    """Two shown options: one better, or a tie."""
+
+    better: Name | None = None
+    worse: Name | None = None
+    tie: tuple[Name, Name] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.better is None) != (self.worse is None) or (self.better is None) == (self.tie is None):
+            raise ValueError("a comparison names a better and a worse option, or a tie")
+
+
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class Rules(msgspec.Struct, forbid_unknown_fields=True):
+    """What feedback means to an application.
+
+    Attributes:
+        window: seconds for which a decision waits for feedback, before it settles.
+        combine: of several rewards for one slot.
+        default: the reward of a decision that has none when its window closes; None: it teaches nothing.
+        low, high: the least and the largest reward; a sum beyond them counts as the bound.
+        keep: the probability that a decision's feedback is kept; learning and estimates reweight by it.
+        most_open: a decision settles early when so many newer ones stand behind it.
+        rating: the source's scale, from the worst to the best.
+        reactions: what a reaction is worth.
+        outcomes: what one unit of a named outcome is worth.
+    """
+
+    window: Positive = 600.0
+    combine: Literal["sum", "first", "last", "mean", "max"] = "sum"
+    default: float | None = None
+    low: float = 0.0
+    high: float = 1.0
+    keep: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    most_open: Annotated[int, Meta(ge=1)] = 100_000
+    rating: tuple[float, float] = (1.0, 5.0)
+    reactions: dict[Name, float] = {}
+    outcomes: dict[Name, float] = {}
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, not {self.low:g} and {self.high:g}")
+        if self.default is not None and not self.low <= self.default <= self.high:
+            raise ValueError(f"default must lie in [{self.low:g}, {self.high:g}], not {self.default:g}")
+        if self.rating[0] == self.rating[1]:
+            raise ValueError("rating needs two different ends")
+
+    def kept(self, decision: str) -> bool:
+        """Whether this decision's feedback is kept: by a hash of its id, so that all of it is, or none."""
+        return self.keep >= 1 or crc32(decision.encode()) < self.keep * 2**32
+
+    def loss(self, reward: float) -> float:
+        """In [0, 1], lower is better."""
+        return (self.high - min(max(reward, self.low), self.high)) / (self.high - self.low)
+
+
+def joined(decided: Decided, given: Iterable[Given], rules: Rules) -> dict[int, float]:
+    """{slot: reward} as far as feedback says anything in numbers."""
+    given = sorted(given, key=lambda each: (each.time, each.id))
+    back = {each.value for each in given if each.kind == "retraction"}
+    found: dict[int, list[float]] = {}
+    for each in given:
+        if each.id not in back:
+            for slot, reward in _said(decided, each, rules):
+                found.setdefault(slot, []).append(reward)
+    return {slot: _combined(rewards, rules) for slot, rewards in found.items()}
+
+
+def _said(decided: Decided, given: Given, rules: Rules) -> list[tuple[int, float]]:
+    value = given.value
+    if given.kind == "comparison":
+        names = [slot.action for slot in decided.slots]
+        ends = ((value.get("better"), rules.high), (value.get("worse"), rules.low))
+        return [(names.index(name), reward) for name, reward in ends if name in names]
+    slot = slot_of(decided, given.option)
+    if slot is None:
+        return []
+    if given.kind == "reward":
+        return [(slot, value)]
+    if given.kind == "rating":
+        worst, best = rules.rating
+        return [(slot, rules.low + (value - worst) / (best - worst) * (rules.high - rules.low))]
+    if given.kind == "correction":
+        return [(slot, rules.high if value == decided.slots[slot].action else rules.low)]
+    if given.kind == "reaction" and value in rules.reactions:
+        return [(slot, rules.reactions[value])]
+    if given.kind == "outcome" and any(name in rules.outcomes for name in value):
+        return [(slot, sum(rules.outcomes.get(name, 0.0) * number for name, number in value.items()))]
+    return []
+
+
+def slot_of(decided: Decided, option: str | None) -> int | None:
+    """Which slot feedback is about; None if the option was not chosen."""
+    if option is None:
+        return 0
+    return next((place for place, slot in enumerate(decided.slots) if slot.action == option), None)
+
+
+def _combined(rewards: list[float], rules: Rules) -> float:
+    if rules.combine == "sum":
+        return sum(rewards)
+    if rules.combine == "mean":
+        return sum(rewards) / len(rewards)
+    if rules.combine == "max":
+        return max(rewards)
+    return rewards[0] if rules.combine == "first" else rewards[-1]
+
+
+def check_value(kind: str, value: Any) -> None:
+    """ValueError if a feedback's value is not of its kind."""
+    wanted = SHAPES.get(kind)
+    if wanted is None:
+        return
+    try:
+        msgspec.convert(value, wanted[0])
+    except msgspec.ValidationError:
+        raise ValueError(f"the value of a {kind} must be {wanted[1]}") from None
+
+
+SHAPES: dict[str, tuple[Any, str]] = {
+    "reward": (float, "a number"),
+    "rating": (float, "a number"),
+    "outcome": (dict[Name, float], "{name: number}"),
+    "losses": (list[float], "a list of numbers"),
+    "comparison": (Compared, '{"better": option, "worse": option} or {"tie": [option, option]}'),
+    "ranking": (list[Name], "a list of options, best first"),
+    "critique": (Text, "text"),
+    "correction": (Name, "the option that should have been chosen"),
+    "reaction": (Name, "a short text"),
+    "followup": (Text, "text"),
+    "violation": (dict[Name, float], "{constraint: by how much}"),
+    "retraction": (Name, "the id of the feedback that is taken back"),
+}

@@ -1,0 +1,45 @@
+"""A service over policies that a small log taught."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backchannel.decide import learn as job
+from backchannel.ledger.read import open_log
+from backchannel.serve.config import AppConfig, Config, ServiceConfig
+from backchannel.serve.service import Service
+
+KEYS = ["epsilon_greedy", "thompson", "lin_ucb", "square_cb"]
+
+
+@pytest.fixture(scope="session")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Key -> a policy file: three options, a number and a category."""
+    folder = tmp_path_factory.mktemp("policies")
+    rows = [f"{'abc'[i % 3]},{i % 5 == 0:d},0.5,{i % 7},{'xy'[i % 2]}" for i in range(200)]
+    (folder / "log.csv").write_text("action,reward,propensity,context.size,context.city\n" + "\n".join(rows) + "\n")
+    _, learned = job.learn(open_log(folder / "log.csv"), KEYS)
+    for policy in learned:
+        policy.save(folder / f"{policy.key}.policy")
+    return {key: folder / f"{key}.policy" for key in KEYS}
+
+
+@pytest.fixture
+def make(policies: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """make(key, now=..., **fields of AppConfig): a service of the app "shop" that learns only when told to look."""
+    made: list[Service] = []
+
+    def build(key: str, now: Any = None, **app: Any) -> Service:
+        store = f"sqlite:{tmp_path / f'{len(made)}.db'}"
+        config = Config(app={"shop": AppConfig(policy=str(policies[key]), **app)}, service=ServiceConfig(store=store))
+        service = Service(config)
+        if now is not None:
+            service.apps["shop"].now = now
+        made.append(service)
+        return service
+
+    yield build
+    for service in made:
+        service.stop()
