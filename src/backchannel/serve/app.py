@@ -22,6 +22,7 @@ from backchannel.serve.chooser import Chooser, draw
 from backchannel.serve.config import AppConfig
 from backchannel.serve.fold import Fold
 from backchannel.serve.ledger import Entry, Kept, Ledger
+from backchannel.serve.lesson import Lesson
 from backchannel.serve.records import (
     Control,
     DecideAnswer,
@@ -36,6 +37,7 @@ from backchannel.serve.rewards import check_value
 
 _encode = msgspec.json.Encoder().encode
 _decided = msgspec.json.Decoder(Decided)
+_control = msgspec.json.Decoder(Control)
 
 
 class Published(NamedTuple):
@@ -52,18 +54,66 @@ class App:
 
     def __init__(self, name: str, config: AppConfig, ledger: Ledger, now: Callable[[], float] = time.time) -> None:
         self.name, self.config, self.ledger, self.now = name, config, ledger, now
-        self.chooser = Chooser(load_policy(config.policy), Path(config.policy).stem, config.seed,
-                               ignore_unknown=config.ignore_unknown)  # fmt: skip
-        self.fold = Fold(self.chooser, config.reward, ledger, name)
+        self.lessons: dict[str, Lesson] = {}
+        for path in (config.policy, *config.candidates):
+            chooser = Chooser(load_policy(path), Path(path).stem, config.seed, ignore_unknown=config.ignore_unknown)
+            if chooser.name in self.lessons:
+                raise ValueError(f"the application {name!r} has two policies called {chooser.name!r}")
+            self.lessons[chooser.name] = Lesson(chooser, config.reward, ledger, name)
+        self.policy = next(iter(self.lessons))  # the one that answers
+        self.imitates = config.mode == "imitate"  # until the policy is better for certain
+        if self.imitates and config.guards.floor == 0:
+            raise ValueError(
+                f"the application {name!r} imitates: it needs guards.floor above 0 to learn of other options"
+            )
+        self.frozen = False
+        self.before: list[tuple[str, bool]] = []  # what answered before each promotion
+        self.obeyed = 0  # acts of administration
         self.published = self._publication(self.chooser.policy.state, 0)
         self._explored: list[float] = []
 
-    def publish(self, state: State, version: int) -> None:
-        """From now on this state answers. It must not be changed any more."""
+    @property
+    def chooser(self) -> Chooser:
+        """Of the policy that answers."""
+        return self.lessons[self.policy].chooser
+
+    @property
+    def fold(self) -> Fold:
+        """Of the policy that answers."""
+        return self.lessons[self.policy].fold
+
+    def publish(self, state: State, version: int) -> bool:
+        """From now on this state answers, unless the application is frozen. It must not be changed any more."""
+        if self.frozen and self.published.chooser is self.chooser:
+            return False
         self.published = self._publication(state, version)
+        return True
 
     def _publication(self, state: State, version: int) -> Published:
         return Published(self.chooser, state, version, self.chooser.common(state, version))
+
+    def obey(self, kept: Kept) -> None:
+        """An act of administration, from the ledger."""
+        self.obeyed += 1
+        request = _control.decode(kept.entry.body)
+        if request.act == "promote" and request.policy in self.lessons:
+            self.before.append((self.policy, self.imitates))
+            self.policy, self.imitates = request.policy, False
+        elif request.act == "roll back" and self.before:
+            self.policy, self.imitates = self.before.pop()
+        elif request.act in ("freeze", "unfreeze"):
+            self.frozen = request.act == "freeze"
+
+    def verdict(self) -> Control | None:
+        """The promotion that ends imitation, once the policy earns more than what is done, for certain."""
+        lesson = self.lessons[self.policy]
+        policy, own = lesson.policy.estimate(), lesson.own.estimate()
+        if not self.imitates or self.frozen or not policy.low > own.high:
+            return None
+        reason = (
+            f"it earns {policy.low:.4g} or more, what is done {own.high:.4g} or less, at all times with probability 0.9"
+        )
+        return Control("promote", reason, self.policy)
 
     def facts(self) -> dict[str, Any]:
         """Where the application stands, for /state, /metrics and the page."""
@@ -72,11 +122,17 @@ class App:
             "app": self.name,
             "mode": self.config.mode,
             "policy": self.published.chooser.name,
+            "imitates": self.imitates,
+            "frozen": self.frozen,
             "version": self.published.version,
             "learned": fold.learned,
             "open": fold.open,
             "orphans": fold.orphans,
             "counts": dict(fold.counts),
+            "values": {
+                name: {"policy": lesson.policy.estimate()._asdict(), "own": lesson.own.estimate()._asdict()}
+                for name, lesson in self.lessons.items()
+            },
         }
 
     # Deciding
@@ -93,7 +149,13 @@ class App:
             raise ValueError("action and propensity are for applications in mode watch; this one chooses itself")
         published = self.published
         row = published.chooser.row(request.context, request.options)
-        probability = published.chooser.distribution(published.state, row, published.common, id)
+        if self.imitates:
+            if request.baseline is None or request.baseline not in row.place:
+                raise ValueError("this application imitates: say as baseline which option the product would take")
+            probability = np.zeros(len(row.names))
+            probability[row.place[request.baseline]] = 1.0
+        else:
+            probability = published.chooser.distribution(published.state, row, published.common, id)
         offered = (
             np.array([name in request.options for name in row.names])
             if request.options
@@ -104,8 +166,9 @@ class App:
         slots = draw(bent, row.names, request.slate or 1, self.config.seed, id)
         if guards.budget is not None and slots[0].action != row.names[int(bent.argmax())]:
             self._explored.append(now)
+        name = "" if self.imitates else published.chooser.name
         return Decided(
-            id=id, slots=slots, context=request.context, options=request.options, policy=published.chooser.name,
+            id=id, slots=slots, context=request.context, options=request.options, policy=name,
             version=published.version, deferred=request.defer,
         )  # fmt: skip
 
@@ -151,7 +214,13 @@ class App:
         return Entry(self.name, "shown", request.decision, request.decision, self.now(), b"{}")
 
     def control(self, request: Control) -> Entry:
-        """The entry of an act of administration."""
+        """The entry of an act of administration. ValueError says why it cannot be."""
+        if request.act == "promote" and request.policy not in self.lessons:
+            raise ValueError(f"promote names one of the policies {', '.join(self.lessons)}, not {request.policy!r}")
+        if request.act != "promote" and request.policy is not None:
+            raise ValueError(f"{request.act} takes no policy")
+        if request.act == "roll back" and not self.before:
+            raise ValueError("there is no promotion to roll back")
         return Entry(self.name, "control", new_id(), "", self.now(), _encode(request))
 
 

@@ -39,7 +39,7 @@ class Chooser:
     def __init__(self, policy: Policy, name: str, seed: int = 0, *, ignore_unknown: bool = False) -> None:
         method = find(policy.key)
         self.policy, self.name, self.seed = policy, name, seed
-        self._shares = method.card.context == "none"  # all rows have one distribution
+        self.shares = method.card.context == "none"  # all rows have one distribution
         self._passes = Passes(policies.make(method, policy.given), method.card.context)
         self._rows = Rows(policy, ignore_unknown=ignore_unknown)
         encoder = policy.encoder
@@ -62,7 +62,7 @@ class Chooser:
 
     def common(self, state: State, version: int) -> np.ndarray:
         """What all rows share under one published state."""
-        if not self._shares:
+        if not self.shares:
             return np.empty(0)
         assert self._single is not None
         return self._passes.common(state, self._single.template, self._rng(f"version {version}"))

@@ -14,6 +14,7 @@ have feedback so far, in their order again. When feedback comes to a decision th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -45,9 +46,17 @@ class Open(msgspec.Struct):
 class Fold:
     """The state of one learner, from the entries of one application in their order."""
 
-    def __init__(self, chooser: Chooser, rules: Rules, ledger: Ledger, app: str, state: State | None = None) -> None:
+    def __init__(
+        self,
+        chooser: Chooser,
+        rules: Rules,
+        ledger: Ledger,
+        app: str,
+        on_settle: Callable[[Open], None] = lambda settled: None,
+    ) -> None:
         self._chooser, self._rules, self._ledger, self._app = chooser, rules, ledger, app
-        self.settled: State = copy_state(state if state is not None else chooser.policy.state)
+        self._on_settle = on_settle  # told of a decision that settles, before it is learned from
+        self.settled: State = copy_state(chooser.policy.state)
         self.ahead: State = copy_state(self.settled)
         self.seq = 0  # entries up to here are in
         self.clock = 0.0
@@ -124,6 +133,7 @@ class Fold:
                 break
             del self._open[oldest.decided.id]
             if oldest.counts:
+                self._on_settle(oldest)
                 before = self.learned
                 self._learn(self.settled, oldest, self._rules.default)
                 if not oldest.feedback and self.learned > before:

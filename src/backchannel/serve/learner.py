@@ -18,7 +18,7 @@ from backchannel.serve.snapshots import pack, unpack
 
 log = logging.getLogger("backchannel.serve")
 ENTRIES = 2000  # read at a time
-STATE, FOLD = "state", "fold"  # the two snapshots: what answers, and what learning goes on from
+STATE, FOLD = "state ", "fold "  # the two snapshots of a policy: what answers, and what learning goes on from
 
 
 class Learner:
@@ -61,38 +61,57 @@ class Learner:
             if not led:
                 self._take_over(app)
             self._follow(app)
+            self._judge(app)
         self.looked, self.problem = time.monotonic(), None
 
     def _take_over(self, app: App) -> None:
-        for seq, data in self._ledger.load_snapshots(app.name, FOLD):
-            try:
-                app.fold.restore(data)
-                return
-            except ValueError as error:
-                log.warning("%s: snapshot %d is passed over: %s", app.name, seq, error)
+        for name, lesson in app.lessons.items():
+            for seq, data in self._ledger.load_snapshots(app.name, FOLD + name):
+                try:
+                    lesson.restore(data)
+                    break
+                except ValueError as error:
+                    log.warning("%s: snapshot %d of %s is passed over: %s", app.name, seq, name, error)
 
     def _follow(self, app: App) -> None:
-        before = app.fold.seq
-        while entries := self._ledger.read(app.name, app.fold.seq, ENTRIES):
-            for kept in entries:
-                app.fold.feed(kept)
-        if app.fold.seq > before or app.published.version != app.fold.seq:
-            app.publish(copy_state(app.fold.catch_up()), app.fold.seq)
-            if self._ledger.shared:
-                self._ledger.save_snapshot(app.name, STATE, app.fold.seq, pack(app.published.state))
+        new = False
+        for lesson in app.lessons.values():
+            while entries := self._ledger.read(app.name, lesson.fold.seq, ENTRIES):
+                new = True
+                for kept in entries:
+                    lesson.fold.feed(kept)
+        self._obey(app)
+        behind = app.published.version != app.fold.seq or app.published.chooser is not app.chooser
+        if behind and app.publish(copy_state(app.fold.catch_up()), app.fold.seq) and self._ledger.shared:
+            self._ledger.save_snapshot(app.name, STATE + app.policy, app.fold.seq, pack(app.published.state))
         now = time.monotonic()
-        if now - self._saved.setdefault(app.name, now) > self._every and app.fold.seq > before:
+        if now - self._saved.setdefault(app.name, now) > self._every and new:
             self.save(app)
             self._saved[app.name] = now
 
+    def _obey(self, app: App) -> None:
+        """Acts of administration take effect in every process, in the order of the ledger."""
+        many = self._ledger.counts(app.name).get("control", 0)
+        if many > app.obeyed:
+            for kept in reversed(self._ledger.latest(app.name, "control", many - app.obeyed)):
+                app.obey(kept)
+
+    def _judge(self, app: App) -> None:
+        """An application that imitates goes over to its policy once that is better for certain."""
+        request = app.verdict()
+        if request is not None:
+            self._ledger.append([app.control(request)])
+
     def _adopt(self, app: App) -> None:
-        found = self._ledger.load_snapshots(app.name, STATE)
-        if found and found[0][0] > app.published.version:
+        self._obey(app)
+        found = self._ledger.load_snapshots(app.name, STATE + app.policy)
+        if found and (found[0][0] > app.published.version or app.published.chooser is not app.chooser):
             app.publish(unpack(found[0][1], app.chooser.policy.state), found[0][0])
 
     def save(self, app: App) -> None:
         """Keep where learning stands."""
-        self._ledger.save_snapshot(app.name, FOLD, app.fold.seq, app.fold.snapshot())
+        for name, lesson in app.lessons.items():
+            self._ledger.save_snapshot(app.name, FOLD + name, lesson.fold.seq, lesson.snapshot())
 
     def stop(self) -> None:
         """End, with a last snapshot."""

@@ -36,7 +36,11 @@ class Service:
         self.metrics = Metrics()
         self._stopped = False
         self.ledger = ledger or open_ledger(config.service.store)
-        self.apps = {name: App(name, each, self.ledger) for name, each in config.app.items()}
+        try:
+            self.apps = {name: App(name, each, self.ledger) for name, each in config.app.items()}
+        except BaseException:
+            self.ledger.close()
+            raise
         self.committer = Committer(self.ledger)
         self.learner = Learner(self.apps, self.ledger, config.service.lag, config.service.snapshot_every)
 

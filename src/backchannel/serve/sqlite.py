@@ -132,7 +132,8 @@ class SqliteLedger:
 
     def latest(self, app: str, kind: Kind, limit: int) -> list[Kept]:
         """The last entries of a kind, newest first."""
-        query = f"SELECT {COLUMNS} FROM entries WHERE app = ? AND kind = ? ORDER BY seq DESC LIMIT ?"
+        source = "entries" if kind == "control" else "entries NOT INDEXED"  # rare ones by index, others from the end
+        query = f"SELECT {COLUMNS} FROM {source} WHERE app = ? AND kind = ? ORDER BY seq DESC LIMIT ?"
         return [_kept(row) for row in self._read(query, app, kind, limit)]
 
     def about(self, app: str, ids: Sequence[str]) -> list[Kept]:

@@ -59,7 +59,7 @@ def test_a_restart_replays_to_the_last_bit(make: Make, key: str, tmp_path: Path)
     assert not same(before, after)
     again.stop()
     with_ledger_alone = Service(config)
-    with_ledger_alone.ledger.save_snapshot("shop", "fold", 10**9, b"spoilt")
+    with_ledger_alone.ledger.save_snapshot("shop", f"fold {key}", 10**9, b"spoilt")
     assert same(states(with_ledger_alone), after)
     with_ledger_alone.stop()
 

@@ -1,0 +1,139 @@
+"""One policy that learns beside the service, and what it would earn if it answered.
+
+Every policy of an application, the one that answers and each candidate, learns from all decisions. Before it learns
+from a decision that settles, the probability that it would have given to the choice is weighed against the probability
+that the choice had: so its value is estimated from decisions that it had not seen, and the interval holds at all times
+at once (`off_policy_sequence`), as long as every option that it takes was given a positive probability.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from backchannel.ledger.intervals import Watch, new_watch, off_policy_sequence
+from backchannel.serve.chooser import Chooser
+from backchannel.serve.fold import Fold, Open
+from backchannel.serve.ledger import Ledger
+from backchannel.serve.rewards import Rules, joined
+
+ERROR = 0.05
+PART = 256  # decisions counted at a time
+SHARED_FOR = 64  # decisions that share one distribution of a policy without contexts
+
+
+class Estimate(NamedTuple):
+    """What a policy would earn for a decision: low to high at confidence 0.95, at all times at once; `value` is the
+    self-normalised mean, moved into that interval."""
+
+    decisions: int
+    value: float
+    low: float
+    high: float
+
+
+Counts = tuple[int, float, float, float, float, list[float], list[float]]
+
+
+class Tally:
+    """A running mean of weighted rewards with its interval."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules, self._watch = rules, new_watch()
+        self._many, self._sum, self._weight, self._low, self._high = 0, 0.0, 0.0, rules.low, rules.high
+        self._waiting: list[tuple[float, float]] = []
+        self._lock = threading.Lock()  # the page asks while the learner counts
+
+    def add(self, weight: float, reward: float) -> None:
+        """One decision. Rewards beyond their range count as the bound."""
+        with self._lock:
+            self._waiting.append((weight, min(max(reward, self._rules.low), self._rules.high)))
+            if len(self._waiting) >= PART:
+                self._count()
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        low, high = self._rules.low, self._rules.high
+        weight, reward = np.array(self._waiting).T
+        self._waiting = []
+        found = off_policy_sequence(weight, reward, low, high, ERROR, self._watch)
+        self._low, self._high = max(self._low, float(found.low[-1])), min(self._high, float(found.high[-1]))
+        self._many, self._sum = self._many + weight.size, self._sum + float(weight @ (reward - low))
+        self._weight += float(weight.sum())
+
+    def estimate(self) -> Estimate:
+        """As it stands; the whole range of rewards of nothing."""
+        with self._lock:
+            self._count()
+        low = self._rules.low
+        mean = low + self._sum / self._weight if self._weight > 0 else low
+        value = min(max(mean, self._low), self._high)
+        return Estimate(self._many, value, self._low, self._high)
+
+    def kept(self) -> Counts:
+        """All of it, for a snapshot."""
+        with self._lock:
+            self._count()
+        bounds = self._watch.low.tolist(), self._watch.high.tolist()
+        return self._many, self._sum, self._weight, self._low, self._high, *bounds
+
+    def restore(self, kept: Counts) -> None:
+        """What `kept` gave."""
+        self._many, self._sum, self._weight, self._low, self._high = kept[:5]
+        self._watch = Watch(np.array(kept[5]), np.array(kept[6]))
+
+
+class Kept(msgspec.Struct):
+    """A lesson's snapshot."""
+
+    fold: bytes
+    policy: Counts
+    own: Counts
+
+
+class Lesson:
+    """A policy, its fold over the ledger, and its estimate; beside it what was really earned on the same decisions."""
+
+    def __init__(self, chooser: Chooser, rules: Rules, ledger: Ledger, app: str) -> None:
+        self.chooser, self._rules = chooser, rules
+        self.fold = Fold(chooser, rules, ledger, app, on_settle=self._weigh)
+        self.policy, self.own = Tally(rules), Tally(rules)
+        self._common = -1, np.empty(0)
+
+    def _weigh(self, settled: Open) -> None:
+        """The first slot of a decision that settles, before it is learned from."""
+        decided, slot = settled.decided, settled.decided.slots[0]
+        if not (decided.logged and slot.propensity > 0 and self._rules.kept(decided.id)):
+            return
+        reward = joined(decided, settled.feedback.values(), self._rules).get(0, self._rules.default)
+        if reward is None:
+            return
+        try:
+            row = self.chooser.row(decided.context, decided.options)
+        except ValueError:  # no decision of this policy's: it says nothing of it
+            return
+        if self.fold.learned // SHARED_FOR != self._common[0]:
+            self._common = self.fold.learned // SHARED_FOR, self.chooser.common(self.fold.settled, self.fold.learned)
+        common = self._common[1]
+        chance = self.chooser.distribution(self.fold.settled, row, common, decided.id)
+        weight = float(chance[row.place[slot.action]]) / slot.propensity if slot.action in row.place else 0.0
+        self.policy.add(weight, reward)
+        self.own.add(1.0, reward)
+
+    def snapshot(self) -> bytes:
+        """All that is needed to go on."""
+        return msgspec.msgpack.encode(Kept(self.fold.snapshot(), self.policy.kept(), self.own.kept()))
+
+    def restore(self, data: bytes) -> None:
+        """Go on from a snapshot; ValueError if it does not fit."""
+        try:
+            kept = msgspec.msgpack.decode(data, type=Kept)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"the snapshot cannot be read: {error}") from None
+        self.fold.restore(kept.fold)
+        self.policy.restore(kept.policy)
+        self.own.restore(kept.own)
