@@ -129,6 +129,7 @@ class App:
             "open": fold.open,
             "orphans": fold.orphans,
             "counts": dict(fold.counts),
+            "alarms": [msgspec.structs.asdict(alarm) for alarm in self.lessons[self.policy].drift.alarms],
             "values": {
                 name: {"policy": lesson.policy.estimate()._asdict(), "own": lesson.own.estimate()._asdict()}
                 for name, lesson in self.lessons.items()

@@ -16,6 +16,7 @@ import numpy as np
 
 from backchannel.ledger.intervals import Watch, new_watch, off_policy_sequence
 from backchannel.serve.chooser import Chooser
+from backchannel.serve.drift import Drift
 from backchannel.serve.fold import Fold, Open
 from backchannel.serve.ledger import Ledger
 from backchannel.serve.rewards import Rules, joined
@@ -93,6 +94,7 @@ class Kept(msgspec.Struct):
     fold: bytes
     policy: Counts
     own: Counts
+    drift: Drift
 
 
 class Lesson:
@@ -102,14 +104,18 @@ class Lesson:
         self.chooser, self._rules = chooser, rules
         self.fold = Fold(chooser, rules, ledger, app, on_settle=self._weigh)
         self.policy, self.own = Tally(rules), Tally(rules)
+        self.drift = Drift()
         self._common = -1, np.empty(0)
 
     def _weigh(self, settled: Open) -> None:
         """The first slot of a decision that settles, before it is learned from."""
         decided, slot = settled.decided, settled.decided.slots[0]
+        heard = joined(decided, settled.feedback.values(), self._rules).get(0)
+        first = min((each.time for each in settled.feedback.values()), default=None)
+        self.drift.add(decided, settled.time, None if first is None else first - settled.time, heard)
         if not (decided.logged and slot.propensity > 0 and self._rules.kept(decided.id)):
             return
-        reward = joined(decided, settled.feedback.values(), self._rules).get(0, self._rules.default)
+        reward = heard if heard is not None else self._rules.default
         if reward is None:
             return
         try:
@@ -126,7 +132,7 @@ class Lesson:
 
     def snapshot(self) -> bytes:
         """All that is needed to go on."""
-        return msgspec.msgpack.encode(Kept(self.fold.snapshot(), self.policy.kept(), self.own.kept()))
+        return msgspec.msgpack.encode(Kept(self.fold.snapshot(), self.policy.kept(), self.own.kept(), self.drift))
 
     def restore(self, data: bytes) -> None:
         """Go on from a snapshot; ValueError if it does not fit."""
@@ -137,3 +143,4 @@ class Lesson:
         self.fold.restore(kept.fold)
         self.policy.restore(kept.policy)
         self.own.restore(kept.own)
+        self.drift = kept.drift
