@@ -8,6 +8,7 @@
 | `semi_bandit` | the loss of every arm in the slate that it chose      | float64[arms], nan  |
 | `one_sided`   | the loss, only if it chose the revealing arm         | float, nan          |
 | `asked`       | the losses of the arms in its `state.asked`          | float64[arms], nan  |
+| `constrained` | the chosen arm's loss and its constraints' residuals  | float64[.], nan     |
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ class Graph(NamedTuple):
     """`edges[a, b]`: choosing a reveals the loss of b."""
 
     edges: np.ndarray  # bool[arms, arms]
+
+
+class Arms(NamedTuple):
+    """How many arms there are."""
+
+    arms: np.ndarray  # int64[1]
 
 
 class Revealing(NamedTuple):
@@ -93,6 +100,17 @@ def asked(arms: int) -> Channel:
     return _channel(Nothing(np.zeros(1)), _asked, arms, "asked")
 
 
+def constrained(arms: int, constraints: int) -> Channel:
+    """The learner is told the loss of its own action and, for each constraint, the residual, at most 0 where it is met.
+
+    Feedback is float64[(1 + constraints) * arms]: the losses of all arms, then all arms' residuals of the first
+    constraint, and so on; nan but for the chosen arm. The task answers `loss(state, t, index)` for every such index.
+    """
+    if arms < 1 or constraints < 0:
+        raise ValueError(f"arms must be at least 1 and constraints at least 0, not {arms} and {constraints}")
+    return _channel(Arms(np.array([arms])), _own, (1 + constraints) * arms, "constrained")
+
+
 def _channel(hidden: Any, reveals: Any, width: int, needs: str) -> Channel:
     none = Nothing(np.zeros(1))
     return Channel(hidden, reveals, none, intact, none, as_stored, at_once, width, needs)
@@ -111,6 +129,11 @@ def _neighbours(hidden, learner, action, arm):
 @compiled
 def _in_slate(hidden, learner, action, arm):
     return (action == arm).any()
+
+
+@compiled
+def _own(hidden, learner, action, arm):
+    return arm % hidden.arms[0] == action
 
 
 @compiled

@@ -8,7 +8,7 @@ import numpy as np
 
 from backchannel.base import Channel, Task
 from backchannel.card import Card
-from backchannel.channels.hide import asked, bandit, full, graph, one_sided
+from backchannel.channels.hide import asked, bandit, constrained, full, graph, one_sided
 from backchannel.tasks.bernoulli import bernoulli
 
 
@@ -27,6 +27,10 @@ def _task(card: Card, arms: int, gap: float) -> Task:
         from backchannel.tasks.checkout_arm import checkout_arm
 
         return checkout_arm(8, card.example["dimension"])
+    if card.feedback[0] == "constrained":
+        from backchannel.tasks.lending import lending
+
+        return lending(np.linspace(-3.0, 3.0, arms), horizon=1_000_000)
     if card.context == "rows":
         from backchannel.tasks.linear import linear
 
@@ -47,6 +51,8 @@ def _channel(needs: str, arms: int, example: dict[str, Any]) -> Channel:
         return graph(np.array(example["edges"], bool))
     if needs == "asked":
         return asked(arms)
+    if needs == "constrained":
+        return constrained(arms, example["constraints"])
     if needs == "one-sided":
         return one_sided(example["revealing"])
     return bandit()

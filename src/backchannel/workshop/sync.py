@@ -38,6 +38,7 @@ HAVE = {
     ("graph", False): "the losses of the options next to the one that was chosen",
     ("asked", False): "losses that are bought, within a budget",
     ("one-sided", False): "the loss only if the revealing option was chosen",
+    ("constrained", False): "the loss of what was chosen, and how far it broke each constraint",
     ("correction", True): "a small improvement of what was proposed",
     ("comparison", False): "pairs of answers, one preferred",
     ("critique", False): "words on what went wrong",
