@@ -59,7 +59,7 @@ class App:
             chooser = Chooser(load_policy(path), Path(path).stem, config.seed, ignore_unknown=config.ignore_unknown)
             if chooser.name in self.lessons:
                 raise ValueError(f"the application {name!r} has two policies called {chooser.name!r}")
-            self.lessons[chooser.name] = Lesson(chooser, config.reward, ledger, name)
+            self.lessons[chooser.name] = Lesson(chooser, config.reward, ledger, name, config.activation)
         self.policy = next(iter(self.lessons))  # the one that answers
         self.imitates = config.mode == "imitate"  # until the policy is better for certain
         if self.imitates and config.guards.floor == 0:

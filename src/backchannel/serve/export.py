@@ -38,7 +38,8 @@ def exported(app: App) -> Iterator[bytes]:
 
 def _lines(app: App, kept: Kept, about: list[Kept], columns: list[str]) -> Iterator[bytes]:
     decided = _decided.decode(kept.entry.body)
-    shown = not decided.deferred or any(each.entry.kind == "shown" for each in about)
+    shown_by = kept.entry.time + app.config.activation
+    shown = not decided.deferred or any(each.entry.kind == "shown" and each.entry.time <= shown_by for each in about)
     given = [_given.decode(each.entry.body) for each in about if each.entry.kind == "feedback"]
     rules = app.config.reward
     rewards = joined(decided, given, rules) if rules.kept(decided.id) else {}

@@ -4,7 +4,11 @@ A decision is *open* until its window closes: `window` seconds after it by the l
 any entry so far), or once `most_open` newer decisions stand behind it. Then it *settles*: its feedback is joined into
 one reward for each slot, and the learner is updated, decision after decision in the order of the ledger. So feedback
 may come in any order within the window, and more than once, and the settled state is the same. Feedback that comes
-later is learned where it comes if its decision settled unanswered; else it is kept and counted as too late.
+later is learned where it comes if it is the first that said a reward for its decision, whatever was taken back since;
+else it is kept and counted as too late. So no decision is learned from twice.
+
+A deferred decision counts once it was shown, if that was at most `activation` seconds after it. Feedback, or the word
+that it was shown, may come before the decision: it waits, and is joined when the decision comes.
 
 Nobody waits for the window: the state that answers (`ahead`) is the settled one, updated with all open decisions that
 have feedback so far, in their order again. When feedback comes to a decision that lies behind others already learned,
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from hashlib import blake2b
 
 import msgspec
 
@@ -24,11 +29,13 @@ from backchannel.serve.chooser import Chooser, Row
 from backchannel.serve.ledger import Kept, Ledger
 from backchannel.serve.records import Decided, Given
 from backchannel.serve.rewards import Rules, joined
-from backchannel.serve.snapshots import pack, unpack
+from backchannel.serve.snapshots import Standing, pack, unpack
 
-MARK_EVERY = 512  # answered open decisions between two marks
+MARK_EVERY = 512  # open decisions between two marks
 MOST_MARKS = 32
-FORMAT = 1
+MOST_ASIDE = 100_000  # ids of decisions that feedback waits for; beyond, the ledger is asked for every decision
+READ = 500  # decisions whose feedback is read at a time
+FORMAT = 2
 _decided = msgspec.json.Decoder(Decided)
 _given = msgspec.json.Decoder(Given)
 
@@ -38,9 +45,18 @@ class Open(msgspec.Struct):
 
     seq: int
     time: float
+    shown_by: float
     decided: Decided
     counts: bool  # False while it is deferred and nobody has seen it
     feedback: dict[str, Given] = {}
+
+    def add(self, kept: Kept) -> None:
+        """What was said of it, or that it was shown."""
+        if kept.entry.kind == "shown":
+            self.counts = self.counts or kept.entry.time <= self.shown_by
+        else:
+            given = _given.decode(kept.entry.body)
+            self.feedback[given.id] = given
 
 
 class Fold:
@@ -52,78 +68,80 @@ class Fold:
         rules: Rules,
         ledger: Ledger,
         app: str,
+        activation: float,
         on_settle: Callable[[Open], None] = lambda settled: None,
     ) -> None:
         self._chooser, self._rules, self._ledger, self._app = chooser, rules, ledger, app
+        self._activation = activation
         self._on_settle = on_settle  # told of a decision that settles, before it is learned from
         self.settled: State = copy_state(chooser.policy.state)
         self.ahead: State = copy_state(self.settled)
         self.seq = 0  # entries up to here are in
         self.clock = 0.0
         self.learned = 0  # decisions in `settled`
+        self.orphans = 0  # how much waits for its decision
         self.counts: Counter[str] = Counter()
         self._open: dict[str, Open] = {}  # in the order of the ledger
-        self._orphans: dict[str, list[Given]] = {}
-        self._marks: list[tuple[int, State]] = []  # (seq, `ahead` with every answered open decision up to it)
+        self._aside: set[str] | None = set()  # decisions that something waits for; None: too many to remember
+        self._marks: list[tuple[int, State]] = []  # (seq, `ahead` with every open decision up to it)
         self._rows: dict[str, Row] = {}  # of open decisions that were learned from
         self._changed: int | None = None  # the lowest seq whose joined feedback changed since `catch_up`
+        self._gone = 0  # the seq of the last decision that settled
+        self._taught: dict[str, None] = {}  # settled decisions known to be learned from, to ask the ledger less
+        policy = chooser.policy
+        basis = [policy.key, policy.given, policy.encoder, chooser.seed, rules, activation, pack(policy.state)]
+        self._basis = blake2b(msgspec.msgpack.encode(basis), digest_size=16).digest()
 
     @property
     def open(self) -> int:
         """How many decisions have not settled."""
         return len(self._open)
 
-    @property
-    def orphans(self) -> int:
-        """How much feedback waits for its decision."""
-        return sum(map(len, list(self._orphans.values())))
-
     def feed(self, kept: Kept) -> None:
-        """The next entry of the application."""
-        self.seq = kept.seq
+        """The next entry of the application. After a LedgerError the same entry may be fed again."""
         entry = kept.entry
         self.clock = max(self.clock, entry.time)
         self._close()
-        self.counts[entry.kind] += 1
         if entry.kind == "decision":
-            decided = _decided.decode(entry.body)
-            here = Open(kept.seq, self.clock, decided, not decided.deferred)
+            here = self._opened(kept, self.clock)
+            for each in self._waiting(entry.id, kept.seq):
+                here.add(each)
+                self.orphans -= 1
+                self._touch(here)
             self._open[entry.id] = here
-            for given in self._orphans.pop(entry.id, ()):
-                self._hear(here, given)
-        elif entry.kind == "shown":
-            if (found := self._open.get(entry.about)) and not found.counts:
-                found.counts = True
-                self._touch(found)
-        elif entry.kind == "feedback":
-            given = _given.decode(entry.body)
+        elif entry.kind in ("shown", "feedback"):
             if found := self._open.get(entry.about):
-                self._hear(found, given)
+                found.add(kept)
+                self._touch(found)
             else:
-                self._late(entry.about, given, kept.seq)
+                self._hear_late(kept)
+        self.counts[entry.kind] += 1
+        self.seq = kept.seq
 
     def catch_up(self) -> State:
         """`ahead`, brought up to date: the settled state and what open decisions have heard so far."""
         self._close()
         if self._changed is not None:
-            while self._marks and self._marks[-1][0] >= self._changed:
-                self._marks.pop()
+            self._marks = [mark for mark in self._marks if self._gone < mark[0] < self._changed]
             after, state = self._marks[-1] if self._marks else (-1, self.settled)
             self.ahead = copy_state(state)
+            every = max(MARK_EVERY, len(self._open) // MOST_MARKS)
             for number, each in enumerate(o for o in self._open.values() if o.seq > after and o.counts):
-                self._learn(self.ahead, each)
-                if number % self._every() == self._every() - 1:
+                self._learn(self.ahead, each, joined(each.decided, each.feedback.values(), self._rules))
+                if number % every == every - 1:
                     self._marks.append((each.seq, copy_state(self.ahead)))
+            if len(self._marks) > MOST_MARKS:
+                self._marks = self._marks[1::2]
             self._changed = None
         return self.ahead
 
-    def _touch(self, changed: Open) -> None:
-        self._changed = changed.seq if self._changed is None else min(self._changed, changed.seq)
+    def _opened(self, kept: Kept, clock: float) -> Open:
+        decided = _decided.decode(kept.entry.body)
+        return Open(kept.seq, clock, kept.entry.time + self._activation, decided, not decided.deferred)
 
-    def _hear(self, here: Open, given: Given) -> None:
-        if given.id not in here.feedback:
-            here.feedback[given.id] = given
-            self._touch(here)
+    def _touch(self, changed: Open) -> None:
+        if changed.counts:
+            self._changed = changed.seq if self._changed is None else min(self._changed, changed.seq)
 
     def _close(self) -> None:
         """Settle what is due, in the order of the ledger."""
@@ -132,95 +150,145 @@ class Fold:
             if oldest.time + self._rules.window > self.clock and len(self._open) <= self._rules.most_open:
                 break
             del self._open[oldest.decided.id]
+            self._gone = oldest.seq
             if oldest.counts:
                 self._on_settle(oldest)
-                before = self.learned
-                self._learn(self.settled, oldest, self._rules.default)
-                if not oldest.feedback and self.learned > before:
-                    self._touch(oldest)  # `ahead` had nothing of it yet
+                heard = joined(oldest.decided, oldest.feedback.values(), self._rules)
+                final = self._completed(oldest.decided, heard)
+                self._settle(oldest, final)
+                if final != heard:
+                    self._touch(oldest)  # `ahead` had nothing of the default yet
             self._rows.pop(oldest.decided.id, None)
 
-    def _late(self, decision: str, given: Given, seq: int) -> None:
-        """Feedback to a decision that is not open: it came too soon, or too late."""
-        kept = self._ledger.get(self._app, "decision", decision)
-        if kept is None or kept.seq > seq:
-            self._orphans.setdefault(decision, []).append(given)
-            while len(self._orphans) > self._rules.most_open:
-                del self._orphans[next(iter(self._orphans))]
-                self.counts["orphans given up"] += 1
-            return
-        decided = _decided.decode(kept.entry.body)
-        about = [each for each in self._ledger.about(self._app, [decision]) if each.seq <= seq]
-        before = [_given.decode(each.entry.body) for each in about if each.entry.kind == "feedback" and each.seq < seq]
-        seen = not decided.deferred or any(each.entry.kind == "shown" for each in about)
-        if self._rules.default is not None or not seen or joined(decided, before, self._rules):
-            self.counts["too late"] += 1
-            return
-        self.counts["late"] += 1
-        late = Open(kept.seq, kept.entry.time, decided, True, {each.id: each for each in [*before, given]})
-        self._learn(self.settled, late)
-        self._marks.clear()
-        self._changed = -1
+    def _completed(self, decided: Decided, rewards: dict[int, float]) -> dict[int, float]:
+        """A slot without a word has the default, if any."""
+        if self._rules.default is None:
+            return rewards
+        return {slot: rewards.get(slot, self._rules.default) for slot in range(len(decided.slots))}
 
-    def _learn(self, state: State, each: Open, default: float | None = None) -> None:
-        """Update the state with a decision's slots that have a reward; one without a word has the default, if any."""
-        if not self._rules.kept(each.decided.id):
+    def _waiting(self, decision: str, seq: int) -> list[Kept]:
+        """What came before its decision."""
+        if self._aside is not None and decision not in self._aside:
+            return []
+        found = [each for each in self._ledger.about(self._app, [decision]) if each.seq < seq]
+        if self._aside is not None:
+            self._aside.discard(decision)
+        return found
+
+    def _hear_late(self, kept: Kept) -> None:
+        """Something about a decision that is not open: it came too soon, or too late."""
+        id = kept.entry.about
+        if id in self._taught:
+            self.counts["too late"] += kept.entry.kind == "feedback"
             return
-        rewards = joined(each.decided, each.feedback.values(), self._rules)
-        if default is not None:
-            rewards = {slot: rewards.get(slot, default) for slot in range(len(each.decided.slots))}
-        if not rewards:
+        decision = self._ledger.get(self._app, "decision", id)
+        if decision is None or decision.seq > kept.seq:
+            self.orphans += 1
+            if self._aside is not None:
+                self._aside.add(id)
+                if len(self._aside) > MOST_ASIDE:
+                    self._aside = None
             return
+        late = self._opened(decision, decision.entry.time)
+        if not self._was_taught(late, [each for each in self._ledger.about(self._app, [id]) if each.seq < kept.seq]):
+            late.add(kept)
+            rewards = joined(late.decided, late.feedback.values(), self._rules)
+            if late.counts and (rewards or self._rules.default is not None):
+                self.counts["late"] += 1
+                self._settle(late, self._completed(late.decided, rewards))
+                self._rows.pop(id, None)
+                self._marks.clear()
+                self._changed = -1
+                return
+        else:
+            self._taught[id] = None
+            if len(self._taught) > MARK_EVERY:
+                del self._taught[next(iter(self._taught))]
+        self.counts["too late"] += kept.entry.kind == "feedback"
+
+    def _was_taught(self, late: Open, before: list[Kept]) -> bool:
+        """Whether what was said of a settled decision before, all of which `late` is given, ever said a reward."""
+        said: set[str] = set()
+        back: set[str] = set()
+        known = self._rules.default is not None
+        taught = late.counts and known
+        for each in before:
+            late.add(each)
+            given = late.feedback.get(each.entry.id)
+            if given is not None and each.entry.kind == "feedback":
+                if given.kind == "retraction":
+                    back.add(given.value)
+                    said.discard(given.value)
+                elif given.id not in back and joined(late.decided, [given], self._rules):
+                    said.add(given.id)
+            taught = taught or (late.counts and (known or bool(said)))
+        return taught
+
+    def _settle(self, each: Open, rewards: dict[int, float]) -> None:
+        if rewards and self._rules.kept(each.decided.id):
+            learned = self._learn(self.settled, each, rewards)
+            self.learned += learned
+            if not learned:
+                self.counts["not learnable"] += 1
+
+    def _learn(self, state: State, each: Open, rewards: dict[int, float]) -> bool:
+        """Update the state with a decision's slots that have a reward; False if there was nothing to learn from."""
+        if not rewards or not self._rules.kept(each.decided.id):
+            return False
         row = self._rows.get(each.decided.id)
         if row is None:
             try:
                 row = self._chooser.row(each.decided.context, each.decided.options)
             except ValueError:  # a decision of a product's own, which this policy could not have made
-                self.counts["not learnable"] += state is self.settled
-                return
+                return False
             self._rows[each.decided.id] = row
+        learned = False
         for slot, reward in sorted(rewards.items()):
             chosen = each.decided.slots[slot]
             if chosen.action in row.place and chosen.propensity > 0:
                 propensity = chosen.propensity * self._rules.keep
                 self._chooser.learn(state, row, row.place[chosen.action], propensity, self._rules.loss(reward))
-        self.learned += state is self.settled
-
-    def _every(self) -> int:
-        return max(MARK_EVERY, len(self._open) // MOST_MARKS)
+                learned = True
+        return learned
 
     def snapshot(self) -> bytes:
-        """All that is needed to go on from `seq`, but for `ahead`, which follows from the rest."""
-        kept = Snapshot(
-            FORMAT, self.seq, self.clock, self.learned, dict(self.counts), list(self._open.values()), self._orphans,
+        """What is needed, beside the ledger, to go on from `seq`."""
+        first = next(iter(self._open.values()), None)
+        kept = Standing(
+            FORMAT, self._basis, self.seq, self.clock, self.learned, dict(self.counts), self._gone, self.orphans,
+            None if self._aside is None else sorted(self._aside), (first.seq, first.time) if first else None,
             pack(self.settled),
         )  # fmt: skip
         return msgspec.msgpack.encode(kept)
 
     def restore(self, data: bytes) -> None:
-        """Go on from a snapshot; ValueError if it is of another version or policy."""
-        try:
-            kept = msgspec.msgpack.decode(data, type=Snapshot)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"the snapshot cannot be read: {error}") from None
+        """Go on from a snapshot; ValueError if it is of another version, policy or rules."""
+        kept = msgspec.msgpack.decode(data, type=Standing)
         if kept.format != FORMAT:
             raise ValueError(f"the snapshot has format {kept.format}; this version reads {FORMAT}")
-        self.settled = unpack(kept.settled, self.settled)
-        self.seq, self.clock, self.learned = kept.seq, kept.clock, kept.learned
+        if kept.basis != self._basis:
+            raise ValueError("the snapshot was made with another policy or with other rules")
+        settled, opened = unpack(kept.settled, self.settled), self._reopened(kept)
+        self.settled, self._open = settled, opened
+        self.seq, self.clock, self.learned, self.orphans = kept.seq, kept.clock, kept.learned, kept.orphans
         self.counts = Counter(kept.counts)
-        self._open = {each.decided.id: each for each in kept.open}
-        self._orphans = kept.orphans
-        self._marks, self._rows, self._changed = [], {}, -1
+        self._gone, self._aside = kept.gone, None if kept.aside is None else set(kept.aside)
+        self._marks, self._rows, self._taught, self._changed = [], {}, {}, -1
 
-
-class Snapshot(msgspec.Struct):
-    """Where a fold stands."""
-
-    format: int
-    seq: int
-    clock: float
-    learned: int
-    counts: dict[str, int]
-    open: list[Open]
-    orphans: dict[str, list[Given]]
-    settled: bytes
+    def _reopened(self, kept: Standing) -> dict[str, Open]:
+        """The decisions that were open then, from the ledger."""
+        found: dict[str, Open] = {}
+        if kept.first is None:
+            return found
+        after, clock = kept.first[0] - 1, kept.first[1]
+        while after < kept.seq and (entries := self._ledger.read(self._app, after, READ)):
+            after, new = entries[-1].seq, []
+            for each in entries:
+                clock = max(clock, each.entry.time)
+                if each.entry.kind == "decision" and each.seq <= kept.seq:
+                    found[each.entry.id] = self._opened(each, clock)
+                    new.append(each.entry.id)
+            for each in self._ledger.about(self._app, new):
+                if each.seq <= kept.seq:
+                    found[each.entry.about].add(each)
+        return found

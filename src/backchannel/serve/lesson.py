@@ -100,9 +100,9 @@ class Kept(msgspec.Struct):
 class Lesson:
     """A policy, its fold over the ledger, and its estimate; beside it what was really earned on the same decisions."""
 
-    def __init__(self, chooser: Chooser, rules: Rules, ledger: Ledger, app: str) -> None:
+    def __init__(self, chooser: Chooser, rules: Rules, ledger: Ledger, app: str, activation: float) -> None:
         self.chooser, self._rules = chooser, rules
-        self.fold = Fold(chooser, rules, ledger, app, on_settle=self._weigh)
+        self.fold = Fold(chooser, rules, ledger, app, activation, on_settle=self._weigh)
         self.policy, self.own = Tally(rules), Tally(rules)
         self.drift = Drift()
         self._common = -1, np.empty(0)

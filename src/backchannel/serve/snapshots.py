@@ -10,6 +10,22 @@ import numpy as np
 from backchannel.base import State
 
 
+class Standing(msgspec.Struct):
+    """Where a fold stands. `first`: seq and time of the first open decision; all later ones are open too."""
+
+    format: int
+    basis: bytes
+    seq: int
+    clock: float
+    learned: int
+    counts: dict[str, int]
+    gone: int
+    orphans: int
+    aside: list[str] | None
+    first: tuple[int, float] | None
+    settled: bytes
+
+
 class Packed(msgspec.Struct):
     """One array."""
 
@@ -29,11 +45,15 @@ def pack(state: State) -> bytes:
 
 def unpack(data: bytes, like: State) -> State:
     """The State that was packed; ValueError if it is not of the kind of `like`."""
+    fields: dict[str, Any] = like._asdict()
     found: dict[str, Any] = {}
     for each in msgspec.msgpack.decode(data, type=list[Packed]):
-        expected = getattr(like, each.name, None)
+        expected = fields.get(each.name)
         if expected is None or (expected.dtype.str, expected.shape) != (each.kind, each.shape):
             raise ValueError(f"the snapshot's {each.name} does not fit this policy")
         found[each.name] = np.frombuffer(each.numbers, each.kind).reshape(each.shape).copy()
+    missing = [name for name in fields if name not in found]
+    if missing:
+        raise ValueError(f"the snapshot lacks this policy's {missing[0]}")
     state: State = type(like)(**found)
     return state
