@@ -20,7 +20,8 @@ In the closed loop decisions move the population, and an arm's answers depend on
 is a contraction it settles once the play does, and (1) and (2) average over an unsettled beginning that weighs less
 and less. There is no theorem for that here.
 
-Steps: play each arm once; then (3), and (4) or (5), ties to the lowest arm; average loss and residuals in.
+Steps: play each arm once; then (4), or (5) with ties to the lower loss; further ties to the lowest arm; average loss
+and residuals in.
 
 `primal_dual` is the usual alternative and the contrast. A multiplier for each constraint is the price of its residual;
 the play is optimistic in the priced loss, and the prices follow the residuals:
@@ -147,8 +148,8 @@ def _choice(state):
         violation = 0.0
         for c in range(1, state.means.shape[0]):
             violation += max(_low(state, c, arm), 0.0)
-        loss = _low(state, 0, arm) if violation == 0.0 else 0.0  # within F by (4), outside by (5) alone
-        if violation < fewest or (violation == fewest and loss < least):
+        loss = _low(state, 0, arm)
+        if violation < fewest or (violation == fewest and loss < least):  # (4) where it is 0, else (5)
             best, least, fewest = arm, loss, violation
     return best
 

@@ -62,6 +62,15 @@ def test_step_prices_by_hand():
     np.testing.assert_allclose(state.prices, [0.3, 0.05])
     # 0.1 + 0.3 x 0.8 - 0.05 x 0.6 = 0.31 against 0.3 - 0.3 x 0.2 + 0.05 x 0.1 = 0.245; without prices arm 0 is better
     assert chosen(learner, state)[0] == 1
+    wide = state._replace(exploration=np.array([0.0, 0.05, 0.0]))
+    wide.counts[:] = [4, 1]
+    # sqrt(0.05 log 5 / n) is 0.142 for arm 0 and 0.284 for arm 1: 0.31 - 0.3 x 0.142 = 0.267 against 0.160.
+    assert chosen(learner, wide)[0] == 1
+    wide.counts[:] = [1, 4]
+    # The other way round 0.225 against 0.202; with 0.4 for 0.05, 0.069 against 0.125.
+    assert chosen(learner, wide)[0] == 1
+    wide.exploration[1] = 0.4
+    assert chosen(learner, wide)[0] == 0
 
 
 def test_known_a_plain_implementation_chooses_the_same():

@@ -18,13 +18,13 @@ def tail(x):
 
 
 def test_a_threshold_that_stays_leads_to_the_fixed_point():
-    task = lending([-1.0, 0.3], 2000, lift=0.4)
+    task = lending([-1.0, 0.3], 2000, lift=0.4, cost=0.5)
     out = outcomes(task.state, np.ones(2000, int))
     tpr, fpr = tail(0.3 - 1), tail(0.3 + 1)
     q = np.array([(base + 0.4 * fpr) / (1 - 0.4 * (tpr - fpr)) for base in (0.25, 0.5)])
     r = fpr + q * (tpr - fpr)
-    reward = (q * tpr - (1 - q) * fpr).mean()
-    numbers = [(1 - reward) / 2, r[1] - r[0] - 0.05, r[0] - r[1] - 0.05, 0.3 - r.mean()]
+    reward = (q * tpr - 0.5 * (1 - q) * fpr).mean()
+    numbers = [(1 - reward) / 1.5, r[1] - r[0] - 0.05, r[0] - r[1] - 0.05, 0.3 - r.mean()]
     np.testing.assert_allclose(out[-1], numbers, atol=1e-12)
 
 
