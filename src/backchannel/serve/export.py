@@ -1,13 +1,20 @@
 """The ledger as a log that `backchannel learn` reads: JSON lines of decisions and feedback.
 
+A decision's reward is the one that counts for the service: what was said within its window, or, where nothing was, the
+first that was said later, or the default once the window has closed. So the mean reward of the log is what the service
+says that it earned. Feedback that says no number, came too late or was not sampled is in the ledger alone.
+
 A slate is one decision for each place, with its position; the options of a place are those that the places before it
-left. Deferred decisions that nobody saw are written as not shown. Feedback that says a number, by the application's
-rules, is written as a reward.
+left. Deferred decisions that nobody saw in time are written as not shown. Contexts have the columns of the policy.
 """
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,58 +22,106 @@ from backchannel.feedback import Decision, Feedback, encode
 from backchannel.serve.app import App
 from backchannel.serve.ledger import Kept
 from backchannel.serve.records import Decided, Given
-from backchannel.serve.rewards import joined
+from backchannel.serve.rewards import Rules, joined
 
 PAGE = 1000
+PLACE = re.compile(r"/\d+\Z")
 _decided = msgspec.json.Decoder(Decided)
 _given = msgspec.json.Decoder(Given)
 
 
+class Waited(NamedTuple):
+    """A decision by the ledger's own clock, and the seq at which its window closed; None: it is open."""
+
+    clock: float
+    decision: Kept
+    closed: int | None
+
+
 def exported(app: App) -> Iterator[bytes]:
     """Lines, in the order of the decisions; each decision's reward is as known now."""
-    after = 0
     columns = [*app.chooser.policy.encoder.numeric, *app.chooser.policy.encoder.categorical]
-    while entries := app.ledger.read(app.name, after, PAGE):
-        after = entries[-1].seq
-        decisions = [kept for kept in entries if kept.entry.kind == "decision"]
-        about: dict[str, list[Kept]] = {kept.entry.id: [] for kept in decisions}
+    waited = _waited(app)
+    while part := list(islice(waited, PAGE)):
+        about: dict[str, list[Kept]] = {each.decision.entry.id: [] for each in part}
         for kept in app.ledger.about(app.name, list(about)):
             about[kept.entry.about].append(kept)
-        for kept in decisions:
-            yield from _lines(app, kept, about[kept.entry.id], columns)
+        for each in part:
+            yield from _lines(app, each, about[each.decision.entry.id], columns)
 
 
-def _lines(app: App, kept: Kept, about: list[Kept], columns: list[str]) -> Iterator[bytes]:
-    decided = _decided.decode(kept.entry.body)
-    shown_by = kept.entry.time + app.config.activation
-    shown = not decided.deferred or any(each.entry.kind == "shown" and each.entry.time <= shown_by for each in about)
-    given = [_given.decode(each.entry.body) for each in about if each.entry.kind == "feedback"]
+def _waited(app: App) -> Iterator[Waited]:
+    """Decisions in their order, each with the time at which it stopped waiting for feedback."""
     rules = app.config.reward
-    rewards = joined(decided, given, rules) if rules.kept(decided.id) else {}
+    clock, seq = 0.0, 0
+    open: deque[tuple[float, Kept]] = deque()
+    while entries := app.ledger.read(app.name, seq, PAGE):
+        for kept in entries:
+            seq, clock = kept.seq, max(clock, kept.entry.time)
+            while open and (open[0][0] + rules.window <= clock or len(open) > rules.most_open):
+                yield Waited(*open.popleft(), seq)
+            if kept.entry.kind == "decision":
+                open.append((clock, kept))
+    while open:
+        closed = open[0][0] + rules.window <= clock or len(open) > rules.most_open
+        yield Waited(*open.popleft(), seq + 1 if closed else None)
+
+
+class Outcome(NamedTuple):
+    """What came of a decision: whether it counts, {slot: reward}, and when the last of it was said."""
+
+    shown: bool
+    rewards: dict[int, float]
+    time: float
+
+
+def outcome(waited: Waited, decided: Decided, about: list[Kept], rules: Rules, activation: float) -> Outcome:
+    """From all that was said of a decision, in the order of the ledger, what counts (see `fold.py`)."""
+    shown, told, time = not decided.deferred, False, waited.clock
+    closed = waited.closed
+    given: dict[str, Given] = {}
+    for each in about:
+        if closed is not None and each.seq >= closed and shown and (told or rules.default is not None):
+            break  # too late
+        if each.entry.kind == "shown":
+            shown = shown or each.entry.time <= waited.decision.entry.time + activation
+        else:
+            found = _given.decode(each.entry.body)
+            given[found.id] = found
+            time = max(time, found.time)
+        told = told or (shown and bool(joined(decided, given.values(), rules)))
+    if not (shown and rules.kept(decided.id)):
+        return Outcome(shown, {}, time)
+    rewards = joined(decided, given.values(), rules)
+    if closed is not None and rules.default is not None:
+        if len(rewards) < len(decided.slots):
+            time = max(time, waited.clock + rules.window)
+        rewards = {place: rewards.get(place, rules.default) for place in range(len(decided.slots))}
+    return Outcome(shown, {place: min(max(rules.low, said), rules.high) for place, said in rewards.items()}, time)
+
+
+def _lines(app: App, waited: Waited, about: list[Kept], columns: list[str]) -> Iterator[bytes]:
+    decided = _decided.decode(waited.decision.entry.body)
+    found = outcome(waited, decided, about, app.config.reward, app.config.activation)
     options = decided.options if decided.options is not None else app.chooser.policy.encoder.actions
-    context = dict.fromkeys(columns) | decided.context
+    slate = len(decided.slots) > 1
     for place, slot in enumerate(decided.slots):
-        id = decided.id if len(decided.slots) == 1 else f"{decided.id}/{place}"
-        yield (
-            encode(
-                Decision(
-                    id=id,
-                    action=slot.action,
-                    options=options,
-                    context=context,
-                    propensity=slot.propensity if decided.logged else None,
-                    time=kept.entry.time,
-                    policy=decided.policy or None,
-                    version=decided.version,
-                    position=place if len(decided.slots) > 1 else None,
-                    shown=shown,
-                )
-            )
-            + b"\n"
+        id = f"{decided.id}/{place}" if slate or PLACE.search(decided.id) else decided.id  # no two are the same
+        decision = Decision(
+            id=id,
+            action=slot.action,
+            options=options if slot.action in options else None,  # a product's own choice may be new to the policy
+            context={column: decided.context.get(column) for column in columns},
+            propensity=slot.propensity if decided.logged else None,
+            time=waited.clock,
+            policy=decided.policy or None,
+            version=decided.version,
+            position=place if slate else None,
+            shown=found.shown,
         )
-        if place in rewards:
-            last = max(each.time for each in given)
-            yield encode(Feedback(f"{id}/reward", id, "reward", rewards[place], max(last, kept.entry.time))) + b"\n"
+        yield encode(decision) + b"\n"
+        if place in found.rewards:
+            yield encode(Feedback(f"{id}/reward", id, "reward", found.rewards[place], found.time)) + b"\n"
         if isinstance(options, dict):
             options = {name: features for name, features in options.items() if name != slot.action}
         else:
