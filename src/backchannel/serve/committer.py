@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from backchannel.serve.ledger import Entry, Kept, Ledger, LedgerError
 
@@ -22,12 +23,15 @@ class Committer:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._queue: queue.SimpleQueue[Waiter | None] = queue.SimpleQueue()
+        self._closed = False
+        self._lock = threading.Lock()  # nothing comes behind the end of the queue
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
         self._thread.start()
 
     def append(self, entry: Entry) -> Future[Kept]:
         """Hand an entry over; the result is there when it is durable."""
         waiter: Future[Kept] = Future()
+        waiter.set_running_or_notify_cancel()  # it is on its way: nobody calls it off
         self._put(entry, waiter)
         return waiter
 
@@ -38,9 +42,12 @@ class Committer:
         return waiter
 
     def _put(self, entry: Entry, waiter: Future[Kept] | asyncio.Future[Kept]) -> None:
-        if self._queue.qsize() > WAITING:
+        if self._queue.qsize() >= WAITING:
             raise LedgerError(f"{WAITING:,} entries wait for the disk; try again")
-        self._queue.put((entry, waiter))
+        with self._lock:
+            if self._closed:
+                raise LedgerError("the service is stopping; try again")
+            self._queue.put((entry, waiter))
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -60,10 +67,7 @@ class Committer:
                 return
 
     def _commit(self, waiters: list[Waiter]) -> None:
-        try:
-            results: list[Kept | Exception] = list(self._ledger.append([entry for entry, _ in waiters]))
-        except Exception as error:  # told to everyone who waits, not hidden
-            results = [error] * len(waiters)
+        results = self._append([entry for entry, _ in waiters])
         loops: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
         for (_, waiter), result in zip(waiters, results, strict=True):
             tell = _telling(waiter, result)
@@ -72,11 +76,25 @@ class Committer:
             else:
                 tell()
         for loop, tells in loops.items():
-            loop.call_soon_threadsafe(_all, tells)
+            with suppress(RuntimeError):  # the loop is closed: whoever waited has gone
+                loop.call_soon_threadsafe(_all, tells)
+
+    def _append(self, entries: list[Entry]) -> list[Kept | Exception]:
+        """What became of each entry: errors are told to those who wait."""
+        try:
+            return list(self._ledger.append(entries))
+        except LedgerError as error:
+            return [LedgerError(str(error)) for _ in entries]
+        except Exception as error:
+            if len(entries) == 1:
+                return [error]
+            return [result for entry in entries for result in self._append([entry])]  # one spoils it for itself alone
 
     def close(self) -> None:
         """Append what waits, and end."""
-        self._queue.put(None)
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
 
 

@@ -18,6 +18,7 @@ from backchannel.serve.snapshots import pack, unpack
 
 log = logging.getLogger("backchannel.serve")
 ENTRIES = 2000  # read at a time
+PART = 2.0  # seconds for which a policy learns from a backlog before what it learned is published
 STATE, FOLD = "state ", "fold "  # the two snapshots of a policy: what answers, and what learning goes on from
 
 
@@ -52,42 +53,57 @@ class Learner:
                 log.exception("learning failed")
 
     def look(self) -> None:
-        """Learn from what the ledger has new."""
-        led, self.leads = self.leads, self._ledger.lease(self.owner)
-        for app in self._apps.values():
-            if not self.leads:
-                self._adopt(app)
-                continue
-            if not led:
-                self._take_over(app)
-            self._follow(app)
-            self._judge(app)
+        """Learn from all that the ledger has new."""
+        while self._part() and not self._stop.is_set():
+            pass
         self.looked, self.problem = time.monotonic(), None
+
+    def _part(self) -> bool:
+        """Learn for a while, and publish; whether the ledger has more."""
+        leads, more = self._ledger.lease(self.owner), False
+        if leads and not self.leads:
+            for app in self._apps.values():
+                self._take_over(app)
+        self.leads = leads
+        for app in self._apps.values():
+            if self.leads:
+                more = self._follow(app) or more
+                self._judge(app)
+            else:
+                self._adopt(app)
+        return more
 
     def _take_over(self, app: App) -> None:
         for name, lesson in app.lessons.items():
             for seq, data in self._ledger.load_snapshots(app.name, FOLD + name):
+                if seq <= lesson.fold.seq:  # it has led before, and is further
+                    break
                 try:
                     lesson.restore(data)
                     break
                 except ValueError as error:
                     log.warning("%s: snapshot %d of %s is passed over: %s", app.name, seq, name, error)
 
-    def _follow(self, app: App) -> None:
-        new = False
+    def _follow(self, app: App) -> bool:
+        new = more = False
         for lesson in app.lessons.values():
+            until = time.monotonic() + PART
             while entries := self._ledger.read(app.name, lesson.fold.seq, ENTRIES):
                 new = True
                 for kept in entries:
                     lesson.fold.feed(kept)
+                if time.monotonic() > until:
+                    more = True
+                    break
         self._obey(app)
-        behind = app.published.version != app.fold.seq or app.published.chooser is not app.chooser
+        behind = app.published.version < app.fold.seq or app.published.chooser is not app.chooser
         if behind and app.publish(copy_state(app.fold.catch_up()), app.fold.seq) and self._ledger.shared:
             self._ledger.save_snapshot(app.name, STATE + app.policy, app.fold.seq, pack(app.published.state))
         now = time.monotonic()
         if now - self._saved.setdefault(app.name, now) > self._every and new:
             self.save(app)
             self._saved[app.name] = now
+        return more
 
     def _obey(self, app: App) -> None:
         """Acts of administration take effect in every process, in the order of the ledger."""
@@ -104,8 +120,9 @@ class Learner:
 
     def _adopt(self, app: App) -> None:
         self._obey(app)
-        found = self._ledger.load_snapshots(app.name, STATE + app.policy)
-        if found and (found[0][0] > app.published.version or app.published.chooser is not app.chooser):
+        after = app.published.version if app.published.chooser is app.chooser else -1
+        found = self._ledger.load_snapshots(app.name, STATE + app.policy, after)
+        if found:
             app.publish(unpack(found[0][1], app.chooser.policy.state), found[0][0])
 
     def save(self, app: App) -> None:
@@ -119,5 +136,8 @@ class Learner:
         if self._thread.is_alive():
             self._thread.join()
         if self.leads:
-            for app in self._apps.values():
-                self.save(app)
+            try:
+                for app in self._apps.values():
+                    self.save(app)
+            except LedgerError as error:  # the entries are there: whoever learns next replays them
+                log.warning("no last snapshot: %s", error)

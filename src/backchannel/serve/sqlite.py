@@ -1,11 +1,12 @@
 """The ledger in one SQLite file: WAL, and a commit that is on the disk before it is acknowledged (synchronous=FULL).
 
-One connection writes, under a lock; every thread that reads has its own. `committer.py` gathers the appends that wait
-for one another, so that one flush of the disk serves them all.
+One connection writes, under a lock; readers take one of a pool. `committer.py` gathers the appends that wait for one
+another, so that one flush of the disk serves them all. After a fault the writer begins anew, with what the file holds.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -28,8 +29,10 @@ CREATE TABLE IF NOT EXISTS snapshots (app TEXT, name TEXT, seq INTEGER, data BLO
     PRIMARY KEY (app, name, seq));
 """
 COLUMNS = "seq, app, kind, id, about, time, body"
-INSERT = f"INSERT INTO entries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+INSERT = f"INSERT INTO entries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, kind, id) DO NOTHING"
+LAST = "SELECT coalesce(max(seq), 0) FROM entries"
 SNAPSHOTS = 2
+READERS = 8  # connections kept for the next who reads
 
 
 class SqliteLedger:
@@ -40,8 +43,9 @@ class SqliteLedger:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._lock = threading.Lock()
-        self._readers = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._closed = False
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             claim = open(f"{self.path}.lock", "w")  # noqa: SIM115  # held as long as we live; the system frees it
@@ -50,9 +54,10 @@ class SqliteLedger:
         self._claim = claim
         try:
             fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._claim.close()
-            raise LedgerError(f"the ledger {self.path} is in use by another process") from None
+            why = "is in use by another process" if error.errno == errno.EWOULDBLOCK else f"has no lock: {error}"
+            raise LedgerError(f"the ledger {self.path} {why}") from None
         try:
             self._writer = self._connect()
             found = self._writer.execute("PRAGMA user_version").fetchone()[0]
@@ -60,64 +65,87 @@ class SqliteLedger:
                 raise LedgerError(f"{self.path} has the ledger format {found}; this version reads format {FORMAT}")
             self._writer.executescript(SCHEMA)
             self._writer.execute(f"PRAGMA user_version = {FORMAT}")
-        except sqlite3.Error as error:
+            self._inode = os.stat(self.path).st_ino
+        except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(f"the ledger {self.path} cannot be opened: {error}") from None
         except LedgerError:
             self.close()
             raise
-        self._seq = int(self._writer.execute("SELECT coalesce(max(seq), 0) FROM entries").fetchone()[0])
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA cache_size = -32000")
-        self._open.append(connection)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -32000")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
     def _told(self) -> Iterator[None]:
+        if self._closed:
+            raise LedgerError(f"the ledger {self.path} is closed")
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise LedgerError(f"the ledger {self.path} cannot be used now: {error}") from None
 
     def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._told():
-            connection = getattr(self._readers, "connection", None)
-            if connection is None:
-                connection = self._readers.connection = self._connect()
-            return connection.execute(query, values).fetchall()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                found = connection.execute(query, values).fetchall()
+            except BaseException:
+                connection.close()
+                raise
+            if len(self._readers) < READERS and not self._closed:
+                self._readers.append(connection)
+            else:
+                connection.close()
+            return found
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it, or nothing."""
+        with self._lock, self._told():
+            if os.stat(self.path).st_ino != self._inode:  # what is written now would be lost with the old file
+                raise LedgerError(f"the ledger {self.path} was replaced while it was in use; start the service anew")
+            if self._writer is None:
+                self._writer = self._connect()
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:  # closing it rolls back whatever had begun, in any state
+                self._writer.close()
+                self._writer = None
+                raise
 
     def append(self, entries: Sequence[Entry]) -> list[Kept]:
         """Keep entries, all or none, and return when they are durable."""
         kept: list[Kept] = []
-        with self._lock, self._told():
-            run = self._writer.execute
-            run("BEGIN IMMEDIATE")
-            try:
-                seq, fresh = self._seq, Counter[tuple[str, str]]()
-                for entry in entries:
-                    row = (seq + 1, *entry)
-                    if run(INSERT, row).rowcount:
-                        seq += 1
-                        fresh[entry.app, entry.kind] += 1
-                        kept.append(Kept(seq, entry))
-                    else:
-                        first = run(f"SELECT {COLUMNS} FROM entries WHERE app = ? AND kind = ? AND id = ?", entry[:3])
-                        kept.append(_kept(first.fetchone(), False))
-                for (app, kind), many in fresh.items():
-                    run(
-                        "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET many = many + excluded.many",
-                        (app, kind, many),
-                    )
-                run("COMMIT")
-                self._seq = seq
-            except BaseException:
-                if self._writer.in_transaction:
-                    run("ROLLBACK")
-                raise
+        with self._writing() as writer:
+            run = writer.execute
+            seq, fresh = int(run(LAST).fetchone()[0]), Counter[tuple[str, str]]()
+            for entry in entries:
+                if run(INSERT, (seq + 1, *entry)).rowcount:
+                    seq += 1
+                    fresh[entry.app, entry.kind] += 1
+                    kept.append(Kept(seq, entry))
+                else:
+                    first = run(f"SELECT {COLUMNS} FROM entries WHERE app = ? AND kind = ? AND id = ?", entry[:3])
+                    kept.append(_kept(first.fetchone(), False))
+            for (app, kind), many in fresh.items():
+                run(
+                    "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET many = many + excluded.many",
+                    (app, kind, many),
+                )
         return kept
 
     def read(self, app: str, after: int, limit: int) -> list[Kept]:
@@ -149,21 +177,22 @@ class SqliteLedger:
 
     def last(self) -> int:
         """The highest seq, 0 of an empty ledger."""
-        return int(self._read("SELECT coalesce(max(seq), 0) FROM entries")[0][0])
+        return int(self._read(LAST)[0][0])
 
     def save_snapshot(self, app: str, name: str, seq: int, data: bytes) -> None:
         """Keep a snapshot of what was computed from the entries up to `seq`; the last two are kept."""
-        with self._lock, self._told():
-            self._writer.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (app, name, seq, data))
-            self._writer.execute(
+        with self._writing() as writer:
+            writer.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (app, name, seq, data))
+            writer.execute(
                 "DELETE FROM snapshots WHERE app = ? AND name = ? AND seq NOT IN "
                 "(SELECT seq FROM snapshots WHERE app = ? AND name = ? ORDER BY seq DESC LIMIT ?)",
                 (app, name, app, name, SNAPSHOTS),
             )
 
-    def load_snapshots(self, app: str, name: str) -> list[tuple[int, bytes]]:
-        """The kept snapshots, newest first."""
-        return self._read("SELECT seq, data FROM snapshots WHERE app = ? AND name = ? ORDER BY seq DESC", app, name)
+    def load_snapshots(self, app: str, name: str, after: int = -1) -> list[tuple[int, bytes]]:
+        """The kept snapshots with a seq above `after`, newest first."""
+        query = "SELECT seq, data FROM snapshots WHERE app = ? AND name = ? AND seq > ? ORDER BY seq DESC"
+        return self._read(query, app, name, after)
 
     def lease(self, owner: str) -> bool:
         """This process has the file for itself: it always holds the right to learn."""
@@ -172,9 +201,12 @@ class SqliteLedger:
     def close(self) -> None:
         """Give everything back."""
         with self._lock:
-            for connection in self._open:
-                connection.close()
-        self._claim.close()
+            self._closed = True
+            if self._writer is not None:
+                self._writer.close()
+            while self._readers:
+                self._readers.pop().close()
+            self._claim.close()
 
 
 def _kept(row: tuple[Any, ...], fresh: bool = True) -> Kept:
