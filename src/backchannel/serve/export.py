@@ -1,8 +1,9 @@
 """The ledger as a log that `backchannel learn` reads: JSON lines of decisions and feedback.
 
 A decision's reward is the one that counts for the service: what was said within its window, or, where nothing was, the
-first that was said later, or the default once the window has closed. So the mean reward of the log is what the service
-says that it earned. Feedback that says no number, came too late or was not sampled is in the ledger alone.
+first that was said later, or the default. Where there is a default, a decision whose window is open has no reward yet:
+the answered ones alone would flatter the policy. So the mean reward of the log is what the service says that it earned.
+Feedback that says no number, came too late or was not sampled is in the ledger alone.
 
 A slate is one decision for each place, with its position; the options of a place are those that the places before it
 left. Deferred decisions that nobody saw in time are written as not shown. Contexts have the columns of the policy.
@@ -90,7 +91,8 @@ def outcome(waited: Waited, decided: Decided, about: list[Kept], rules: Rules, a
             given[found.id] = found
             time = max(time, found.time)
         told = told or (shown and bool(joined(decided, given.values(), rules)))
-    if not (shown and rules.kept(decided.id)):
+    undecided = closed is None and rules.default is not None
+    if undecided or not (shown and rules.kept(decided.id)):
         return Outcome(shown, {}, time)
     rewards = joined(decided, given.values(), rules)
     if closed is not None and rules.default is not None:

@@ -8,6 +8,7 @@ at once (`off_policy_sequence`), as long as every option that it takes was given
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ SHARED_FOR = 64  # decisions that share one distribution of a policy without con
 
 
 class Estimate(NamedTuple):
-    """What a policy would earn for a decision: low to high at confidence 0.95, at all times at once; `value` is the
-    self-normalised mean, moved into that interval."""
+    """What a policy would earn for a decision. `value`: the self-normalised mean over all decisions. low to high: an
+    interval for the weighted mean of its values while it learned, at all times at once (see `Tally`)."""
 
     decisions: int
     value: float
@@ -36,15 +37,22 @@ class Estimate(NamedTuple):
     high: float
 
 
-Counts = tuple[int, float, float, float, float, list[float], list[float]]
+Counts = tuple[int, float, float, list[float], list[float]]
 
 
 class Tally:
-    """A running mean of weighted rewards with its interval."""
+    """A running mean of weighted rewards, with an interval.
+
+    A policy that learns has no one value: decision i has the expectation m_i. The process of `off_policy_sequence`,
+    exp(sum l_i (x_i - m_i) - psi(l_i) (x_i - guess_i)^2), is a supermartingale whatever they are; so at every time, and
+    at all of them at once, sum l_i m_i / sum l_i is at least (sum l_i x_i - sum psi - log(1 / error)) / sum l_i. That
+    is the bound here: of a mean in which early decisions weigh more. The best bound so far, right for a value that
+    stays what it is, would not be right here.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self._rules, self._watch = rules, new_watch()
-        self._many, self._sum, self._weight, self._low, self._high = 0, 0.0, 0.0, rules.low, rules.high
+        self._many, self._sum, self._weight = 0, 0.0, 0.0
         self._waiting: list[tuple[float, float]] = []
         self._lock = threading.Lock()  # the page asks while the learner counts
 
@@ -61,8 +69,7 @@ class Tally:
         low, high = self._rules.low, self._rules.high
         weight, reward = np.array(self._waiting).T
         self._waiting = []
-        found = off_policy_sequence(weight, reward, low, high, ERROR, self._watch)
-        self._low, self._high = max(self._low, float(found.low[-1])), min(self._high, float(found.high[-1]))
+        off_policy_sequence(weight, reward, low, high, ERROR, self._watch)
         self._many, self._sum = self._many + weight.size, self._sum + float(weight @ (reward - low))
         self._weight += float(weight.sum())
 
@@ -70,22 +77,27 @@ class Tally:
         """As it stands; the whole range of rewards of nothing."""
         with self._lock:
             self._count()
-        low = self._rules.low
-        mean = low + self._sum / self._weight if self._weight > 0 else low
-        value = min(max(mean, self._low), self._high)
-        return Estimate(self._many, value, self._low, self._high)
+            low, high = self._rules.low, self._rules.high
+            value = low + self._sum / self._weight if self._weight > 0 else low
+            least, most = _bound(self._watch.low), 1 - _bound(self._watch.high)
+        return Estimate(self._many, min(value, high), low + (high - low) * least, low + (high - low) * most)
 
     def kept(self) -> Counts:
         """All of it, for a snapshot."""
         with self._lock:
             self._count()
-        bounds = self._watch.low.tolist(), self._watch.high.tolist()
-        return self._many, self._sum, self._weight, self._low, self._high, *bounds
+            return self._many, self._sum, self._weight, self._watch.low.tolist(), self._watch.high.tolist()
 
     def restore(self, kept: Counts) -> None:
         """What `kept` gave."""
-        self._many, self._sum, self._weight, self._low, self._high = kept[:5]
-        self._watch = Watch(np.array(kept[5]), np.array(kept[6]))
+        self._many, self._sum, self._weight = kept[:3]
+        self._watch = Watch(np.array(kept[3]), np.array(kept[4]))
+
+
+def _bound(notes: np.ndarray) -> float:
+    """The lower bound as it stands, from what `lower_sequence` noted: t, sum l, sum l x, sum psi (x - guess)^2, ..."""
+    _, bets, won, paid = notes[:4].tolist()
+    return min(max((won - paid - math.log(2 / ERROR)) / bets, 0.0), 1.0) if bets > 0 else 0.0
 
 
 class Kept(msgspec.Struct):

@@ -47,6 +47,33 @@ def test_a_tally_is_the_mean_of_weighted_rewards_inside_its_interval() -> None:
     assert again.estimate() == found
 
 
+def bets(x: np.ndarray, error: float) -> np.ndarray:
+    """The weights of the lower bound's mean, from their equation."""
+    found, total, spread = np.empty(x.size), 0.0, 0.0
+    for i, each in enumerate(x):
+        t = i + 1.0
+        found[i] = min(0.5, np.sqrt(2 * np.log(1 / error) / ((0.25 + spread) / t * t * np.log(1 + t))))
+        total += each
+        spread += (each - min(1.0, (0.5 + total) / (t + 1))) ** 2
+    return found
+
+
+def test_the_interval_holds_while_the_value_moves() -> None:
+    """The mean rises from 0.1 to 0.9. Of 300 runs at most 5 % may miss; 40 would have a probability below 1e-6."""
+    missed = 0
+    means = np.linspace(0.1, 0.9, 600)
+    for seed in range(300):
+        rng, tally = np.random.default_rng(seed), Tally(Rules())
+        rewards = (rng.random(600) < means).astype(float)
+        for reward in rewards:
+            tally.add(1.0, float(reward))
+        found = tally.estimate()
+        least, most = bets(rewards, 0.025), bets(1 - rewards, 0.025)
+        missed += not (found.low <= least @ means / least.sum() and most @ means / most.sum() <= found.high)
+        assert found.value == pytest.approx(rewards.mean())
+    assert missed < 40
+
+
 def test_candidates_learn_and_are_estimated(make: Make, policies: dict[str, Path]) -> None:
     service = make("epsilon_greedy", candidates=[str(policies["thompson"])], reward=Rules(window=1.0))
     live(service, 400)
@@ -54,7 +81,7 @@ def test_candidates_learn_and_are_estimated(make: Make, policies: dict[str, Path
     assert set(facts["values"]) == {"epsilon_greedy", "thompson"}
     for each in facts["values"].values():
         assert each["policy"]["decisions"] == 399  # the last one is open
-        assert each["policy"]["low"] <= each["policy"]["value"] <= each["policy"]["high"]
+        assert 0 <= each["policy"]["low"] <= each["policy"]["high"] <= 1
     assert facts["values"]["thompson"]["own"] == facts["values"]["epsilon_greedy"]["own"]
     fold = service.apps["shop"].lessons["thompson"].fold
     assert fold.learned == 399
