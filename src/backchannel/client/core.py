@@ -24,7 +24,7 @@ from backchannel.serve.rewards import check_value
 
 log = logging.getLogger("backchannel.client")
 MOST = 100  # requests of one call
-AGAIN = {429, 500, 502, 503, 504}
+AGAIN = {408, 429, 500, 502, 503, 504}
 THIS_ITEM = {400, 413, 422}  # refused for what it says, whoever sends it, and whenever
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_REST = 0.05, 2.0, 30.0
 Request = DecideRequest | FeedbackRequest | Shown

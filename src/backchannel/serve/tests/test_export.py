@@ -120,7 +120,8 @@ def test_windows_defaults_and_what_came_too_late(make: Make) -> None:
         service.hear("shop", FeedbackRequest("d1", 0.25))
         service.hear("shop", FeedbackRequest("d2", 0.25))
         service.hear("shop", FeedbackRequest("d2", 0.125))
-    assert records(one)[1] == {"d0": 1.0, "d2": 0.25}
+        service.hear("shop", FeedbackRequest("d4", 1.0))  # its window is open
+    assert records(one)[1] == {"d0": 1.0, "d2": 0.25, "d4": 1.0}
     assert records(other)[1] == {"d0": 1.0, "d1": 0.5, "d2": 0.5, "d3": 0.5}
 
 
