@@ -1,10 +1,10 @@
 """From feedback of every kind to one reward for each slot of a decision.
 
 The result depends on what was said, not on the order in which it came: feedback is sorted by its own time, then by
-id, and what was taken back is left out. A rating is moved from its scale to that of rewards; of a comparison the
-better option has the highest reward and the worse one the lowest; a correction that names another option says that
-the choice had the lowest; reactions and outcomes count by the numbers that the application gives them. Text is kept,
-and says no number.
+id, and what was taken back, for good, is left out. A rating is moved from its scale to that of rewards; of a
+comparison the better option has the highest reward and the worse one the lowest; a correction that names another
+option says that the choice had the lowest; reactions and outcomes count by the numbers that the application gives
+them. Text is kept, and says no number.
 """
 
 from __future__ import annotations
@@ -140,17 +140,18 @@ def check_value(kind: str, value: Any) -> None:
         raise ValueError(f"the value of a {kind} must be {wanted[1]}") from None
 
 
+Number = Annotated[float, Meta(ge=-1e100, le=1e100)]  # so that no sum of them is infinite, or no number
 SHAPES: dict[str, tuple[Any, str]] = {
-    "reward": (float, "a number"),
-    "rating": (float, "a number"),
-    "outcome": (dict[Name, float], "{name: number}"),
-    "losses": (list[float], "a list of numbers"),
+    "reward": (Number, "a number"),
+    "rating": (Number, "a number"),
+    "outcome": (dict[Name, Number], "{name: number}"),
+    "losses": (list[Number], "a list of numbers"),
     "comparison": (Compared, '{"better": option, "worse": option} or {"tie": [option, option]}'),
     "ranking": (list[Name], "a list of options, best first"),
     "critique": (Text, "text"),
     "correction": (Name, "the option that should have been chosen"),
     "reaction": (Name, "a short text"),
     "followup": (Text, "text"),
-    "violation": (dict[Name, float], "{constraint: by how much}"),
+    "violation": (dict[Name, Number], "{constraint: by how much}"),
     "retraction": (Name, "the id of the feedback that is taken back"),
 }
