@@ -254,21 +254,40 @@ def heard(id: str, about: str, time: float, value: Any = 1.0, kind: str = "rewar
     return Entry("shop", "feedback", id, about, time, body(kind, value, id, time, None))
 
 
-def folded(chooser: Chooser, rules: Rules, made: list[Entry]) -> Fold:
+def folded(chooser: Chooser, rules: Rules, made: list[Entry], restarts: bool = False) -> Fold:
     ledger = Listed(made)
     fold = Fold(chooser, rules, ledger, "shop", ACTIVATION)  # type: ignore[arg-type]
     for kept in ledger.kept:
         fold.feed(kept)
         fold.catch_up()
+        if restarts:
+            fold.restore(fold.snapshot())
     return fold
 
 
 def test_a_decision_is_learned_once_however_often_its_rewards_are_taken_back(choosers: dict[str, Chooser]) -> None:
     made = [decision("d", 0), decision("e", 100), heard("f1", "d", 101)]
     made += [heard("r1", "d", 102, "f1", "retraction"), heard("f2", "d", 103)]
-    fold = folded(choosers["epsilon_greedy"], Rules(window=10), made)
-    assert fold.learned == 1
-    assert {name: fold.counts[name] for name in ("late", "too late")} == {"late": 1, "too late": 2}
+    for restarts in (False, True):
+        fold = folded(choosers["epsilon_greedy"], Rules(window=10), made, restarts)
+        assert fold.learned == 1
+        assert {name: fold.counts[name] for name in ("late", "too late")} == {"late": 1, "too late": 2}
+
+
+def test_what_answers_starts_from_no_mark_that_lies_behind_what_settled(
+    often: None, choosers: dict[str, Chooser]
+) -> None:
+    made = [
+        entry for i, at in enumerate((0, 1, 5, 8)) for entry in (decision(f"d{i}", at), heard(f"f{i}", f"d{i}", at))
+    ]
+    made += [heard("g", "d3", 15.5)]  # the first three have settled, the mark lies behind the second
+    ledger = Listed(made)
+    for key, chooser in choosers.items():
+        rules = Rules(window=10)
+        _, ahead, learned, _ = reference(chooser, rules, ledger.kept)
+        fold = folded(chooser, rules, made)
+        assert (fold.learned, fold.open) == (learned, 1), key
+        assert same(fold.ahead, ahead)
 
 
 def test_shown_counts_before_its_decision_and_not_after_its_time(choosers: dict[str, Chooser]) -> None:
@@ -315,11 +334,10 @@ def test_memory_and_snapshots_stay_small(choosers: dict[str, Chooser]) -> None:
 
 
 def test_a_clock_that_runs_backwards_gives_every_decision_its_window(choosers: dict[str, Chooser]) -> None:
-    made = [decision("d", 1000), decision("e", 10), heard("f", "e", 12), decision("g", 1005)]
-    fold = folded(choosers["epsilon_greedy"], Rules(window=10), made)
-    assert (fold.open, fold.learned) == (3, 0)
-    fold = folded(choosers["epsilon_greedy"], Rules(window=10), [*made, decision("h", 1012)])
-    assert (fold.open, fold.learned) == (2, 1)
+    made = [decision("c", 1000), heard("w", "c", 1008, "so so", "critique"), decision("e", 10), heard("f", "e", 12)]
+    for later, is_open, learned in ((1009, 3, 0), (1017, 2, 0), (1018, 1, 1)):
+        fold = folded(choosers["epsilon_greedy"], Rules(window=10), [*made, decision("g", later)])
+        assert (fold.open, fold.learned) == (is_open, learned)
 
 
 def test_many_late_words_of_one_decision_ask_the_ledger_once_each_at_most(choosers: dict[str, Chooser]) -> None:
