@@ -104,7 +104,7 @@ async def paced(port: int, pairs: int, seconds: float) -> float:
             route, body = "decide", f'{{"id":"{id}","context":{{"x":0.5}}}}'
             if n % 2:
                 route, body = "feedback", f'{{"decision":"{id}","id":"f{id}","value":1}}'
-            head = f"POST /v1/default/{route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = f"POST /v1/default/{route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             sent = time.perf_counter()
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             answer = await reader.readuntil(b"\r\n\r\n")

@@ -38,6 +38,7 @@ def serve(
     from backchannel.serve.http import application
     from backchannel.serve.ledger import LedgerError
     from backchannel.serve.service import Service
+    from backchannel.serve.slow import limits
 
     config = read_config(app_file) if app_file is not None else Config(app={"default": AppConfig(policy=str(policy))})
     for name, given in (("store", store), ("host", host), ("port", port)):
@@ -52,7 +53,7 @@ def serve(
         print(f"backchannel serves {', '.join(service.apps)} on http://{config.service.host}:{config.service.port}")
         uvicorn.run(
             application(service), host=config.service.host, port=config.service.port, log_level="warning",
-            access_log=False, lifespan="off",
+            access_log=False, lifespan="off", **limits(),
         )  # fmt: skip
     finally:
         service.stop()

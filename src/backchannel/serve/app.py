@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ import numpy as np
 from backchannel.base import State
 from backchannel.decide.policyfile import load_policy
 from backchannel.feedback import Feedback
-from backchannel.serve.chooser import Chooser, draw
-from backchannel.serve.config import AppConfig
+from backchannel.serve.change import RECENT, Part, mixed, moved
+from backchannel.serve.chooser import Chooser, Row, draw
+from backchannel.serve.config import AppConfig, check_policies
 from backchannel.serve.fold import Fold
 from backchannel.serve.ledger import Entry, Kept, Ledger
 from backchannel.serve.lesson import Lesson
@@ -46,7 +48,7 @@ class Published(NamedTuple):
     chooser: Chooser
     state: State
     version: int  # how much it has learned: the seq of the last entry in it
-    common: np.ndarray
+    parts: tuple[Part, ...]  # of the mixture that answers; the last is `state`
 
 
 class App:
@@ -60,6 +62,7 @@ class App:
             if chooser.name in self.lessons:
                 raise ValueError(f"the application {name!r} has two policies called {chooser.name!r}")
             self.lessons[chooser.name] = Lesson(chooser, config.reward, ledger, name, config.activation)
+        check_policies(name, config, {each: lesson.chooser.policy for each, lesson in self.lessons.items()})
         self.policy = next(iter(self.lessons))  # the one that answers
         self.imitates = config.mode == "imitate"  # until the policy is better for certain
         if self.imitates and config.guards.floor == 0:
@@ -69,6 +72,7 @@ class App:
         self.frozen = False
         self.before: list[tuple[str, bool]] = []  # what answered before each promotion
         self.obeyed = 0  # acts of administration
+        self._recent: deque[tuple[str, Row]] = deque(maxlen=RECENT)  # (id, row) of the last decisions
         self.published = self._publication(self.chooser.policy.state, 0)
         self._explored: list[float] = []
 
@@ -86,11 +90,15 @@ class App:
         """From now on this state answers, unless the application is frozen. It must not be changed any more."""
         if self.frozen and self.published.chooser is self.chooser:
             return False
-        self.published = self._publication(state, version)
+        self.published = self._publication(state, version, self.published)
         return True
 
-    def _publication(self, state: State, version: int) -> Published:
-        return Published(self.chooser, state, version, self.chooser.common(state, version))
+    def _publication(self, state: State, version: int, before: Published | None = None) -> Published:
+        new = Part(1.0, state, self.chooser.common(state, version))
+        if before is None or before.chooser is not self.chooser:  # a promotion takes effect as a whole
+            return Published(self.chooser, state, version, (new,))
+        parts = moved(self.chooser, before.parts, new, list(self._recent), self.config.guards.change)
+        return Published(self.chooser, state, version, parts)
 
     def obey(self, kept: Kept) -> None:
         """An act of administration, from the ledger."""
@@ -156,7 +164,9 @@ class App:
             probability = np.zeros(len(row.names))
             probability[row.place[request.baseline]] = 1.0
         else:
-            probability = published.chooser.distribution(published.state, row, published.common, id)
+            probability = mixed(published.chooser, published.parts, row, id)
+            if self.config.guards.change < 1:
+                self._recent.append((id, row))
         offered = (
             np.array([name in request.options for name in row.names])
             if request.options

@@ -8,6 +8,7 @@ them: given these samples its propensities are exact.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from backchannel.decide.features import Block, encode
 from backchannel.decide.fold import Passes
 from backchannel.decide.policyfile import Policy
 from backchannel.decide.single import Single
+from backchannel.loop import copy_state
 from backchannel.serve.records import Slot
 
 
@@ -41,12 +43,17 @@ class Chooser:
         self.policy, self.name, self.seed = policy, name, seed
         self.shares = method.card.context == "none"  # all rows have one distribution
         self._passes = Passes(policies.make(method, policy.given), method.card.context)
+        self._lock = threading.Lock()  # compiled calls share buffers, and run without the interpreter's lock
         self._rows = Rows(policy, ignore_unknown=ignore_unknown)
         encoder = policy.encoder
         nothing = ReadRow(0, Request(), None, [np.nan] * len(encoder.numeric), [0] * len(encoder.categorical), [])
         plain = not (encoder.ragged or encoder.hashed or self._rows.reads_options)
         self._single = Single(encoder, encode(encoder, self._rows.batch([nothing]))) if plain else None
         self._place = {action: i for i, action in enumerate(policy.encoder.actions)}
+
+    def fresh(self) -> State:
+        """A copy of the state that the policy was made with, to learn on."""
+        return copy_state(self.policy.state)
 
     def row(self, context: Mapping[str, Any], options: Any = None) -> Row:
         """The request, checked and encoded; ValueError says in one sentence what is wrong with it."""
@@ -70,12 +77,14 @@ class Chooser:
     def distribution(self, state: State, row: Row, common: np.ndarray, id: str) -> np.ndarray:
         """float64[options of the row]: the policy's probabilities."""
         rng = self._rng(id) if self._passes.sampled else _NO_RNG
-        return self._passes.offer(state, row.block, rng, common)
+        with self._lock:
+            return self._passes.offer(state, row.block, rng, common)
 
     def learn(self, state: State, row: Row, place: int, propensity: float, loss: float) -> None:
         """One update, in place."""
         block = row.block._replace(action=np.array([place]))
-        self._passes.learn(state, block, _USE, np.array([propensity]), np.array([loss]))
+        with self._lock:
+            self._passes.learn(state, block, _USE, np.array([propensity]), np.array([loss]))
 
     def _rng(self, what: str) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(_hash(self.seed, what)))

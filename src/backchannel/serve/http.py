@@ -1,14 +1,17 @@
 """The service over HTTP: the hot routes bare, everything else by Starlette.
 
 `decide`, `feedback` and `shown` take one request, or a list of up to 100, and answer when the ledger has them. A
-refused request is {"error": one sentence}: 400 for what does not fit, 401 and 403 for tokens, 404, 413 for too long a
-body, 429 beyond the rate, 503 with the reason when the ledger cannot keep anything.
+refused request is {"error": one sentence}: 400 for what does not fit, 401 and 403 for tokens, 404, 405, 408 for a body
+that does not come, 413 for too long a one, 415 for what is not said to be JSON, 429 beyond the rate, 503 with the
+reason when the ledger cannot keep anything. A list keeps nothing if one of its requests does not fit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Union
 
 import msgspec
@@ -21,9 +24,13 @@ from backchannel.serve.security import RefusedError
 from backchannel.serve.service import Service
 
 MOST = 100  # requests of one call
+PATIENCE = 10.0  # seconds in which a body must come
+SENTENCE = 500  # letters of an error
 JSON = [(b"content-type", b"application/json")]
 _encode = msgspec.json.Encoder().encode
 ASGI = Callable[..., Awaitable[None]]
+UNFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+"""What a request that does not fit raises."""
 
 
 class Hot:
@@ -55,59 +62,108 @@ class Http:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
-        posted = scope["type"] == "http" and scope["method"] == "POST"
-        parts: list[str] = scope["path"].split("/") if posted else []
+        parts: list[str] = scope["path"].split("/") if scope["type"] == "http" else []
         hot = HOT.get(parts[3]) if len(parts) == 4 and parts[1] == "v1" else None
         if hot is None:
             await self._slow(scope, receive, send)
             return
+        extra: list[tuple[bytes, bytes]] = []
         try:
+            if scope["method"] != "POST":
+                extra = [(b"allow", b"POST")]
+                raise RefusedError(405, f"{parts[3]} is posted")
             status, body = 200, await self._answer(hot, parts[2], scope, receive)
-        except RefusedError as error:
-            status, body = error.status, _encode(Problem(error.sentence))
-        except LedgerError as error:
-            status, body = 503, _encode(Problem(str(error)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            status, body = 400, _encode(Problem(str(error)))
+        except (RefusedError, LedgerError, *UNFIT) as error:
+            status, body = refusal(error)
+            extra += closing(scope)
         self._service.metrics.requests[parts[3], status] += 1
-        length = b"%d" % len(body)
-        await send({"type": "http.response.start", "status": status, "headers": [*JSON, (b"content-length", length)]})
+        headers = [*JSON, (b"content-length", b"%d" % len(body)), *extra]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, hot: Hot, name: str, scope: dict[str, Any], receive: Any) -> bytes:
         service = self._service
         headers = dict(scope["headers"])
-        service.gate.check(headers.get(b"authorization"), hot.scope)
+        service.gate.admit(headers)
+        token = service.gate.check(headers, hot.scope)
         app = service.apps.get(name)
         if app is None:
-            raise RefusedError(404, f"there is no application {name!r}")
-        body = await _body(headers, receive, service.config.service.most_bytes)
+            raise unknown(name)
+        body = await read_body(headers, receive, service.config.service.most_bytes)
         requests = hot.decode(body)
+        refuse_doubled(body)
         if not isinstance(requests, list):
             return _encode(hot.answer(await service.committer.append_async(hot.entry(app, requests))))
         if not 1 <= len(requests) <= MOST:
             raise RefusedError(400, f"a call holds 1 to {MOST} requests, not {len(requests)}")
+        service.gate.spend(token, len(requests) - 1)
         entries = [hot.entry(app, request) for request in requests]
         kept = await asyncio.gather(*(service.committer.append_async(entry) for entry in entries))
         return _encode([hot.answer(each) for each in kept])
 
 
-async def _body(headers: dict[bytes, bytes], receive: Any, most: int) -> bytes:
-    """The whole body, refused as soon as it is too long."""
+def refusal(error: Exception) -> tuple[int, bytes]:
+    """The status and the body of a request that is turned away."""
+    status = error.status if isinstance(error, RefusedError) else 503 if isinstance(error, LedgerError) else 400
+    said = " ".join(str(error).split())
+    return status, _encode(Problem(said if len(said) <= SENTENCE else f"{said[:SENTENCE]}..."))
+
+
+def unknown(name: str) -> RefusedError:
+    """What to say of an application that is not there."""
+    return RefusedError(404, f"there is no application {name[:60]!r}")
+
+
+def closing(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Headers that end the connection if much of the body of a refused request may still be on its way."""
+    headers = dict(scope["headers"])
     said = headers.get(b"content-length", b"0")
-    if not said.isdigit() or int(said) > most:
+    little = b"transfer-encoding" not in headers and said.isdigit() and len(said) <= 5
+    return [] if little else [(b"connection", b"close")]
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Any, most: int) -> bytes:
+    """The whole body, refused as soon as it is too long or too slow.
+
+    It must be said to be JSON: other types can be posted from a foreign web page without asking the service first.
+    """
+    kind = headers.get(b"content-type", b"")
+    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise RefusedError(415, "a body must be said to be JSON: Content-Type: application/json")
+    said = headers.get(b"content-length", b"0")
+    if not said.isdigit():
+        raise RefusedError(400, "Content-Length is no number")
+    if len(said) > 18 or int(said) > most:
         raise RefusedError(413, f"a body may have {most:,} bytes")
     parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the client has gone")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise RefusedError(413, f"a body may have {most:,} bytes")
-        if not message.get("more_body"):
-            return b"".join(parts)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError(400, "the client has gone")
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise RefusedError(413, f"a body may have {most:,} bytes")
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise RefusedError(408, f"the body did not come within {PATIENCE:g} seconds") from None
+
+
+def refuse_doubled(body: bytes) -> None:
+    """ValueError if an object of a body that was read without fault has a key twice: who knows which one is meant."""
+    _keys.decode(body.decode())
+
+
+def _told_once(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:60]!r} is given twice")
+
+
+_keys = json.JSONDecoder(object_pairs_hook=_told_once)
 
 
 def application(service: Service) -> Http:

@@ -38,10 +38,12 @@ GETS = {
 PROBLEMS = {
     "400": "the request does not fit",
     "401": "no token, or one that is not known",
-    "403": "the token has not this scope",
+    "403": "the token has not this scope; without tokens: not from this machine, or from a foreign web page",
     "404": "there is no such application",
     "405": "the route has not this method",
+    "408": "the body did not come",
     "413": "the body is too long",
+    "415": "the body is not said to be JSON",
     "429": "too many requests",
     "503": "the ledger cannot be used now",
 }

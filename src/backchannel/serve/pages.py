@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from backchannel.serve.app import App
 from backchannel.serve.config import Scope
 from backchannel.serve.export import exported
+from backchannel.serve.http import UNFIT, closing, read_body, refusal, refuse_doubled, unknown
 from backchannel.serve.ledger import LedgerError
 from backchannel.serve.metrics import exposition
 from backchannel.serve.openapi import document
@@ -30,19 +32,21 @@ Answer = Callable[[Request], Any]
 
 def slow_routes(service: Service) -> Starlette:
     """The ASGI application of all routes that are not hot."""
+    described = document(service.config)
 
     def guarded(answer: Answer, scope: Scope | None = None) -> Answer:
         async def route(request: Request) -> Response:
             try:
+                headers = dict(request.headers.raw)
+                service.gate.admit(headers)
                 if scope is not None:
-                    service.gate.check(request.headers.get("authorization", "").encode() or None, scope)
+                    service.gate.check(headers, scope)
                 found: Response = await answer(request)
-            except RefusedError as error:
-                return json(Problem(error.sentence), error.status)
-            except LedgerError as error:
-                return json(Problem(str(error)), 503)
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                return json(Problem(str(error)), 400)
+            except (RefusedError, LedgerError, *UNFIT) as error:
+                status, body = refusal(error)
+                closed = {name.decode(): value.decode() for name, value in closing(request.scope)}
+                return Response(body, status, closed, media_type="application/json")
+            found.headers.update(SAFE)
             return found
 
         return route
@@ -50,7 +54,7 @@ def slow_routes(service: Service) -> Starlette:
     def app_of(request: Request) -> App:
         app = service.apps.get(request.path_params["app"])
         if app is None:
-            raise RefusedError(404, f"there is no application {request.path_params['app']!r}")
+            raise unknown(request.path_params["app"])
         return app
 
     async def health(request: Request) -> Response:
@@ -64,7 +68,7 @@ def slow_routes(service: Service) -> Starlette:
         return Response(await run_in_threadpool(exposition, service), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:
-        return json(document(service.config))
+        return json(described)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(await run_in_threadpool(page, service), headers={"content-security-policy": POLICY})
@@ -77,13 +81,20 @@ def slow_routes(service: Service) -> Starlette:
 
     async def control(request: Request) -> Response:
         app = app_of(request)
-        body = await request.body()
-        if len(body) > service.config.service.most_bytes:
-            raise RefusedError(413, f"a body may have {service.config.service.most_bytes:,} bytes")
-        kept = await service.committer.append_async(app.control(_control.decode(body)))
+        body = await read_body(dict(request.headers.raw), request.receive, service.config.service.most_bytes)
+        asked = _control.decode(body)
+        refuse_doubled(body)
+        kept = await service.committer.append_async(app.control(asked))
         return json({"id": kept.entry.id, "seq": kept.seq})
 
-    return Starlette(
+    async def elsewhere(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return json(
+            Problem(f"{request.method} {request.url.path[:60]!r}: {error.detail}"), error.status_code, error.headers
+        )
+
+    slow = Starlette(
+        exception_handlers={HTTPException: elsewhere},
         routes=[
             Route("/healthz", guarded(health)),
             Route("/readyz", guarded(ready)),
@@ -93,13 +104,17 @@ def slow_routes(service: Service) -> Starlette:
             Route("/v1/{app}/state", guarded(state, "admin")),
             Route("/v1/{app}/export", guarded(export, "admin")),
             Route("/v1/{app}/control", guarded(control, "admin"), methods=["POST"]),
-        ]
+        ],
     )
+    slow.router.redirect_slashes = False  # it would repeat the Host header that a client made up
+    return slow
 
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline'; " \
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # fmt: skip
+SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 
 
-def json(value: Any, status: int = 200) -> Response:
+def json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer."""
-    return Response(_encode(value), status, media_type="application/json")
+    return Response(_encode(value), status, headers, media_type="application/json")

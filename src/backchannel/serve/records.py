@@ -15,6 +15,9 @@ from msgspec import Meta
 from backchannel.feedback import Kind
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Id = Annotated[
+    str, Meta(min_length=1, max_length=200, pattern=r"^[^\u0000]+$")
+]  # what stores keep as a text of its own
 Value = Annotated[str, Meta(max_length=1000)] | float | bool | None
 Features = Annotated[dict[Name, Value], Meta(max_length=1000)]
 Options = (
@@ -41,7 +44,7 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
 
     context: Features = {}
     options: Options | None = None
-    id: Name | None = None
+    id: Id | None = None
     slate: Annotated[int, Meta(ge=1, le=100)] | None = None
     defer: bool = False
     action: Name | None = None
@@ -102,10 +105,10 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=
         time: seconds since 1970, when it happened; default now.
     """
 
-    decision: Name
+    decision: Id
     value: Any
     kind: Kind = "reward"
-    id: Name | None = None
+    id: Id | None = None
     option: Name | None = None
     time: Annotated[float, Meta(ge=0, le=1e11)] | None = None
     source: Name | None = None
@@ -132,7 +135,7 @@ class FeedbackAnswer(msgspec.Struct):
 class Shown(msgspec.Struct, forbid_unknown_fields=True):
     """The decision was shown: a deferred one counts from now on."""
 
-    decision: Name
+    decision: Id
 
 
 class Control(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,7 +1,8 @@
 """Who may do what: bearer tokens with scopes, and a rate for each of them.
 
 Only SHA-256 digests of tokens are kept, and they are compared in constant time. Without tokens a service answers only
-on loopback.
+on loopback, where any web site that a browser of this machine shows could reach it. So a request must then name a
+loopback host (a name that a foreign site has pointed here is refused), and come from no foreign page.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hmac
 import ipaddress
 import secrets
 import time
+from collections.abc import Mapping
+from functools import lru_cache
 
 from backchannel.serve.config import Config, Scope
 
@@ -36,15 +39,33 @@ class Gate:
                 "(backchannel serve --new-token NAME makes one)"
             )
 
-    def check(self, authorization: bytes | None, scope: Scope) -> None:
-        """Refuse a request whose header gives it no right to `scope`, or that comes too soon."""
+    def admit(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what a foreign web page sends to a service without tokens; with tokens, the token is the proof."""
+        if self._tokens:
+            return
+        host = headers.get(b"host", b"")
+        if host and not _names_loopback(host):
+            raise RefusedError(403, f"without tokens only loopback is served, not {_short(host)}")
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
+            raise RefusedError(403, f"without tokens nothing is taken from pages of {_short(origin)}")
+
+    def check(self, headers: Mapping[bytes, bytes], scope: Scope) -> str:
+        """The token's name. Refuse a request whose headers give it no right to `scope`, or that comes too soon."""
         name = ""
         if self._tokens:
-            name, scopes = self._holder(authorization)
+            name, scopes = self._holder(headers.get(b"authorization"))
             if scope not in scopes:
                 raise RefusedError(403, f"this token has no scope {scope!r}")
         if self._rate is not None:
-            self._count(name)
+            self._count(name, self._rate)
+        return name
+
+    def spend(self, name: str, more: int) -> None:
+        """A call that held several requests pays for the others too: those after it wait the longer."""
+        if self._rate is not None and more:
+            left, since = self._buckets[name]
+            self._buckets[name] = left - more, since
 
     def _holder(self, authorization: bytes | None) -> tuple[str, frozenset[Scope]]:
         if authorization is None or not authorization.startswith(b"Bearer "):
@@ -58,16 +79,32 @@ class Gate:
             raise RefusedError(401, "this token is not known")
         return found
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, rate: float) -> None:
         """A bucket for each token that holds one second's worth."""
-        assert self._rate is not None
+        most = max(rate, 1.0)
         now = time.monotonic()
-        left, since = self._buckets.get(name, (max(self._rate, 1.0), now))
-        left = min(left + (now - since) * self._rate, max(self._rate, 1.0))
+        left, since = self._buckets.get(name, (most, now))
+        left = min(left + (now - since) * rate, most)
         if left < 1:
             self._buckets[name] = left, now
-            raise RefusedError(429, f"more than {self._rate:g} requests a second")
+            raise RefusedError(429, f"more than {rate:g} requests a second")
         self._buckets[name] = left - 1, now
+
+
+@lru_cache(64)
+def _names_loopback(host: bytes) -> bool:
+    """Whether a Host header names this machine to itself."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        name, _, port = name[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        name, _, port = name.partition(":")
+    return (not port or port.isdecimal()) and is_loopback(name)
+
+
+def _short(said: bytes) -> str:
+    return ascii(said[:60].decode("latin-1"))
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,64 @@
+"""uvicorn's HTTP protocol with an end to its patience: heads of requests must come in time, and be short."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+PATIENCE = 10.0  # seconds from the first byte of a connection or a request to the end of its headers
+MOST = 65_536  # bytes of a request's line and headers
+
+
+class Impatient(HttpToolsProtocol):
+    """Ends connections whose request does not come. Bodies are the application's own concern."""
+
+    _end: asyncio.TimerHandle | None = None
+    _head = 0  # bytes that came since the request began; -1 once its headers were read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The clock starts with the connection."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head are counted; of a body they are not."""
+        if self._head > MOST:
+            self._calm()
+            self.send_400_response("The head of the request is too long.")
+            return
+        if self._head >= 0:
+            self._head += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head = 0
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Its headers are here."""
+        self._calm()
+        self._head = -1
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for any more."""
+        self._calm()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._calm()
+        self._end = self.loop.call_later(PATIENCE, self.timeout_keep_alive_handler)
+
+    def _calm(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+
+def limits() -> dict[str, Any]:
+    """Arguments of `uvicorn.run`: what one client, or many, may hold."""
+    return {"http": Impatient, "ws": "none", "limit_concurrency": 2000, "timeout_keep_alive": 30}
