@@ -42,5 +42,7 @@ async def decide(request: Decide) -> dict[str, Any]:
 @app.post("/v1/default/feedback")
 async def feedback(request: Told) -> dict[str, str]:
     """Learn from a reward."""
-    policy.update(decisions.pop(request.decision), bool(request.value))
+    arm = decisions.pop(request.decision, None)
+    if arm is not None:  # it may come before its decision, on another connection: lost here
+        policy.update(arm, bool(request.value))
     return {"id": request.id, "status": "kept"}
