@@ -89,8 +89,8 @@ def check(policy: str, store: Path, told: list[tuple[str, ...]]) -> Counter[str]
         fresh = Fold(app.chooser, app.config.reward, ledger, "shop", app.config.activation)
         for each in kept:
             fresh.feed(each)
+        ahead = list(zip(app.fold.catch_up(), fresh.catch_up(), strict=True))  # closes what is due, as a look does
         assert app.fold.snapshot() == fresh.snapshot()
-        ahead = zip(app.fold.catch_up(), fresh.catch_up(), strict=True)
         assert all(np.array_equal(one, other) for one, other in ahead)
     service.learner.leads = False  # no snapshot of this look: the next process starts from its own
     service.stop()
