@@ -153,7 +153,10 @@ def big_store(folder: Path, decisions: int) -> dict[str, float]:
     for first in range(0, decisions, 10_000):
         part = range(first, min(first + 10_000, decisions))
         service.ledger.append(
-            [Entry("default", "decision", f"{i:012d}", f"{i:012d}", start + i, one.body) for i in part]
+            [
+                Entry("default", "decision", id, id, start + int(id), one.body.replace(one.id.encode(), id.encode()))
+                for id in (f"{i:012d}" for i in part)
+            ]
         )
         service.learner.look()
     service.stop()
