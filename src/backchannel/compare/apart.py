@@ -65,7 +65,6 @@ class Look(msgspec.Struct):
     seconds: float
     loss: float
     bits: int
-    median: float  # seconds of a step
     wire: int = 0
 
     @property

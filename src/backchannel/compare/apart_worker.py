@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -91,19 +90,17 @@ def run(about: Training, method: str, rank: int, address: str, tell: Callable[[d
     dist.init_process_group("gloo", f"tcp://{address}", limit, world_size=about.workers, rank=rank)
     train, held_out = read(about)
     worker = Worker(about, method, rank, address)
-    clock, times, look = 0.0, [], about.every if worker.rounds else about.look
+    clock, look = 0.0, about.every if worker.rounds else about.look
     for t in range(1, about.steps + 1):
         began = time.perf_counter()
         worker.step(t, train)
-        times.append(time.perf_counter() - began)
-        clock += times[-1]
+        clock += time.perf_counter() - began
         if t % look == 0 or t == about.steps:
             loss = worker.look(held_out)
             over = torch.tensor([float(clock > about.seconds)])
             dist.all_reduce(over)
             if rank == 0:
-                median = statistics.median(times)
-                tell({"step": t, "seconds": clock, "loss": loss, "bits": worker.sent(), "median": median})
+                tell({"step": t, "seconds": clock, "loss": loss, "bits": worker.sent()})
             if over.item():
                 break
     dist.barrier()

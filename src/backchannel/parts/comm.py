@@ -109,9 +109,6 @@ class _Slots:
             raise ValueError(f"reason must be one of {REASONS}, not {reason!r}")
         self._refusal = reason
 
-    def _put(self, slot: int, mean: Tensor | Future[Tensor]) -> None:
-        self._slots[slot] = mean
-
     def _free(self, slot: int) -> None:
         if slot in self._slots:
             raise ValueError(f"slot {slot} holds what was not fetched")
@@ -163,7 +160,7 @@ class Stacked(_Slots):
     def post(self, slot: int, message: Message, compressor: Compressor) -> None:
         """An `average`, which is there at once."""
         self._free(slot)
-        self._put(slot, self.average(message, compressor))
+        self._slots[slot] = self.average(message, compressor)
 
 
 class TorchComm(_Slots):
@@ -206,7 +203,7 @@ class TorchComm(_Slots):
     def post(self, slot: int, message: Message, compressor: Compressor) -> None:
         """Begin an `average`, and go on: it is packed, sent and added up in the thread of the group."""
         self._free(slot)
-        self._put(slot, self.group.submit(self._average, message, compressor, self._trouble(message)))
+        self._slots[slot] = self.group.submit(self._average, message, compressor, self._trouble(message))
 
     def _average(self, message: Message, compressor: Compressor, trouble: int) -> Tensor:
         packed = self._packed(message, compressor, trouble, None)

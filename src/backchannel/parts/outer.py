@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from backchannel.parts.comm import Comm
@@ -49,8 +48,3 @@ def check(steps: int, step_size: float, decay: float, name: str = "momentum") ->
         raise ValueError(f"step_size must be positive, not {step_size}")
     if not 0 <= decay <= 1:
         raise ValueError(f"{name} must lie in [0, 1], not {decay}")
-
-
-def no_luck(comm: Comm) -> Tensor:
-    """Keys for a compressor that has no luck: int64[local]."""
-    return torch.zeros_like(comm.workers)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from backchannel.parts.probe import probe
 from backchannel.parts.timings import Recorder, Timings
-from backchannel.testing.torch_battery import _await
+from backchannel.testing.processes import run_processes
 
 COMPUTE = 0.05  # seconds of computing in a round
 PATIENCE = 60.0  # seconds that a rank waits for others that should come, on a busy machine
@@ -66,22 +65,11 @@ def in_processes(
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     code = "from backchannel.testing.timed_processes import _process; _process()"
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
         told = json.dumps([trials, ranks, rounds, onset, limit])
-        processes = []
-        for rank in range(ranks):
-            arguments = [sys.executable, "-c", code, str(rank), str(store.port), folder, told]
-            with open(Path(folder) / f"{rank}.err", "wb") as errors:
-                processes.append(subprocess.Popen(arguments, env=environment, stdout=errors, stderr=errors))
-        try:
-            _await(processes, Path(folder), timeout)
-            seen = 1 if trials[-1].kind == "absent" and trials[-1].sender == 0 else 0
-            with np.load(Path(folder) / f"{seen}.npz") as found:
-                arrays = [found[name] for name in Timings._fields]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        run_processes(code, lambda rank: [str(rank), str(store.port), folder, told], ranks, Path(folder), timeout)
+        seen = 1 if trials[-1].kind == "absent" and trials[-1].sender == 0 else 0
+        with np.load(Path(folder) / f"{seen}.npz") as found:
+            arrays = [found[name] for name in Timings._fields]
     every = [Timings(*rows) for rows in zip(*arrays, strict=True)]
     return [every[i * rounds : (i + 1) * rounds] for i in range(len(trials))]
 

@@ -14,11 +14,8 @@ float64 is exact and "the same" means the same to the last bit. A check raises A
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +33,7 @@ from backchannel.parts.exchange import Problem
 from backchannel.parts.outer import Outer
 from backchannel.parts.preference import Pairs, random_pairs, swapped
 from backchannel.testing.battery import check_card
+from backchannel.testing.processes import run_processes
 
 Check = Callable[[Method], None]
 
@@ -215,19 +213,8 @@ def in_two_processes(methods: Sequence[Method], timeout: float = 120.0) -> Proce
     names = [f"{method.family}.{method.key}" for method in methods]
     code = "from backchannel.testing.torch_battery import _process; _process()"
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-        processes = []
-        for rank in range(2):
-            arguments = [sys.executable, "-c", code, str(rank), str(store.port), folder, *names]
-            with open(Path(folder) / f"{rank}.err", "wb") as errors:
-                processes.append(subprocess.Popen(arguments, env=environment, stdout=errors, stderr=errors))
-        try:
-            _await(processes, Path(folder), timeout)
-            return Processes([torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)])
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        run_processes(code, lambda rank: [str(rank), str(store.port), folder, *names], 2, Path(folder), timeout)
+        return Processes([torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)])
 
 
 def check_processes(method: Method, processes: Processes) -> None:
@@ -315,24 +302,6 @@ def _play(exchange: Any, comm: Comm, rounds: int, state: Any = None) -> Any:
 def _assert_same(one: Any, other: Any, message: str) -> None:
     for name, a, b in zip(one._fields, one, other, strict=True):
         assert torch.equal(a, b), f"{message}: State.{name}"
-
-
-def _await(processes: list[subprocess.Popen], folder: Path, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while any(process.poll() is None for process in processes):
-        failed = [rank for rank, process in enumerate(processes) if process.poll() not in (None, 0)]
-        missing = [rank for rank, process in enumerate(processes) if process.poll() is None]
-        if failed or time.monotonic() > end:
-            break
-        time.sleep(0.05)
-    else:
-        failed, missing = [rank for rank, process in enumerate(processes) if process.returncode], []
-    if failed:
-        wrote = (folder / f"{failed[0]}.err").read_text()[-2000:]
-        raise RuntimeError(f"rank {failed[0]} of {len(processes)} failed: {wrote}")
-    if missing:
-        wrote = "".join((folder / f"{rank}.err").read_text()[-1000:] for rank in missing)
-        raise TimeoutError(f"rank {', '.join(map(str, missing))} did not answer within {timeout} seconds. {wrote}")
 
 
 def _process() -> None:

@@ -1,8 +1,5 @@
 """The batteries, on every exchange, outer method and optimizer; and what is said when a process is missing."""
 
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("torch", reason="distributed methods need torch")
@@ -10,9 +7,9 @@ pytest.importorskip("torch", reason="distributed methods need torch")
 from backchannel.card import discover
 from backchannel.testing.optimizer_battery import OPTIMIZER_CHECKS
 from backchannel.testing.outer_battery import OUTER_CHECKS
+from backchannel.testing.processes import run_processes
 from backchannel.testing.torch_battery import (
     EXCHANGE_CHECKS,
-    _await,
     check_processes,
     in_two_processes,
 )
@@ -54,7 +51,5 @@ def test_every_optimizer(check, method):
 def test_a_missing_or_failed_process_is_named(tmp_path):
     with pytest.raises(TimeoutError, match=r"rank 0, 1 did not answer within 0\.0 seconds"):
         in_two_processes(METHODS, timeout=0.0)
-    with open(tmp_path / "0.err", "wb") as errors:
-        failing = subprocess.Popen([sys.executable, "-c", "raise SystemExit('no such method')"], stderr=errors)
     with pytest.raises(RuntimeError, match="rank 0 of 1 failed: no such method"):
-        _await([failing], tmp_path, timeout=60.0)
+        run_processes("raise SystemExit('no such method')", lambda rank: [], 1, tmp_path, timeout=60.0)

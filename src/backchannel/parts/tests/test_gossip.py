@@ -1,10 +1,5 @@
 """Peers: what is mixed, what is counted, in one process and in two; and who meets whom."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,7 +10,7 @@ from torch.distributed import TCPStore  # noqa: E402
 from backchannel.parts.gossip import StackedPeers, everyone  # noqa: E402
 from backchannel.parts.graphs import line, metropolis, ring  # noqa: E402
 from backchannel.parts.meetings import all_meet, matching, nobody_meets, on_graph, scheduled  # noqa: E402
-from backchannel.testing.torch_battery import _await  # noqa: E402
+from backchannel.testing.processes import run_processes  # noqa: E402
 
 T = torch.tensor([0])
 
@@ -68,17 +63,7 @@ def test_two_processes_mix_as_one_does_and_notice_different_starts(tmp_path):
     }
     torch.save((rows, matrices), tmp_path / "task.pt")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment, processes = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}, []
-    for rank in range(2):
-        arguments = [sys.executable, "-c", PROCESS, str(rank), str(store.port), str(tmp_path)]
-        with open(tmp_path / f"{rank}.err", "wb") as errors:
-            processes.append(subprocess.Popen(arguments, env=environment, stdout=errors, stderr=errors))
-    try:
-        _await(processes, Path(tmp_path), 60.0)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    run_processes(PROCESS, lambda rank: [str(rank), str(store.port), str(tmp_path)], 2, tmp_path, 60.0)
     for rank in range(2):
         found, said = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert said == "all processes must begin with the same vector; that of rank 1 is not rank 0's"

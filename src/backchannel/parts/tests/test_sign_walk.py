@@ -103,7 +103,7 @@ def test_what_cannot_be_walked_is_refused():
         sign_walk.step([], [KEY] * 65537, [1] * 65537, [1.0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU; the next test holds the CPU")
 def test_a_gpu_has_the_same_weights_to_the_last_bit():
     def last(device):
         weights = torch.nn.Parameter(_weights(torch.float32, 300_001).detach().to(device))
