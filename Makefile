@@ -15,7 +15,7 @@ CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 
 .venv/ready-test: .venv/ready
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e '.[test,lm,transformers,serve,postgres,ray,elastic]'
+	$(BIN)/pip install --quiet -e '.[test,lm,transformers,align,serve,postgres,ray,elastic]'
 	touch $@
 
 demo: .venv/ready          ## learn from two real logs; writes demo/ and opens its pages

@@ -16,7 +16,7 @@ Steps: the margin; both losses; their mixture.
 Deviations: none.
 
     >>> import torch
-    >>> from backchannel.parts.preference import Pairs
+    >>> from backchannel.parts.objectives import Pairs
     >>> from backchannel.preference.cdpo import cdpo
     >>> pairs = Pairs(*torch.tensor([[-4.0, -9.0], [-6.0, -5.0], [-5.0, -7.0], [-5.0, -7.0]]))
     >>> loss, info = cdpo(flip_rate=0.25, beta=0.5)(pairs)
@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
-from backchannel.parts.preference import Info, Objective, Pairs, margin
+from backchannel.parts.objectives import Info, Objective, Pairs, margin, positive
 
 CARD = Card(
     name="cDPO",
@@ -49,7 +49,7 @@ CARD = Card(
 )
 
 
-def cdpo(flip_rate: float, beta: float) -> Objective:
+def cdpo(flip_rate: float, beta: float) -> Objective[Pairs]:
     """Conservative DPO.
 
     Args:
@@ -58,11 +58,10 @@ def cdpo(flip_rate: float, beta: float) -> Objective:
     """
     if not 0 <= flip_rate <= 0.5:
         raise ValueError(f"flip_rate must lie in [0, 1/2], not {flip_rate}")
-    if beta <= 0:
-        raise ValueError(f"beta must be positive, not {beta}")
+    positive(beta=beta)
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         return -(1 - flip_rate) * logsigmoid(h) - flip_rate * logsigmoid(-h), Info(h.detach())  # (3)
 
-    return objective
+    return Objective(objective, Pairs)

@@ -14,7 +14,7 @@ Steps: log-probabilities of both answers under both models; the margin h; the lo
 Deviations: none.
 
     >>> import torch
-    >>> from backchannel.parts.preference import Pairs
+    >>> from backchannel.parts.objectives import Pairs
     >>> from backchannel.preference.dpo import dpo
     >>> pairs = Pairs(*torch.tensor([[-4.0, -9.0], [-6.0, -5.0], [-5.0, -7.0], [-5.0, -7.0]]))
     >>> loss, info = dpo(beta=0.5)(pairs)
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
-from backchannel.parts.preference import Info, Objective, Pairs, margin
+from backchannel.parts.objectives import Info, Objective, Pairs, margin, positive
 
 CARD = Card(
     name="DPO",
@@ -48,17 +48,16 @@ CARD = Card(
 )
 
 
-def dpo(beta: float) -> Objective:
+def dpo(beta: float) -> Objective[Pairs]:
     """Direct preference optimisation.
 
     Args:
         beta: the price of leaving the reference, positive; larger stays closer.
     """
-    if beta <= 0:
-        raise ValueError(f"beta must be positive, not {beta}")
+    positive(beta=beta)
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         return -logsigmoid(h), Info(h.detach())  # (7)
 
-    return objective
+    return Objective(objective, Pairs)

@@ -23,7 +23,7 @@ spread unless many true margins exceed about 2.
 Deviations: the paper does not define its cross-validation; ours is above.
 
     >>> import torch
-    >>> from backchannel.parts.preference import Pairs, swapped
+    >>> from backchannel.parts.objectives import Pairs, swapped
     >>> from backchannel.preference.rdpo import rdpo
     >>> pairs = Pairs(*torch.tensor([[-4.0, -9.0], [-6.0, -5.0], [-5.0, -7.0], [-5.0, -7.0]]))
     >>> robust = rdpo(flip_rate=0.25, beta=0.5)
@@ -43,7 +43,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
-from backchannel.parts.preference import Info, Objective, Pairs, margin
+from backchannel.parts.objectives import Info, Objective, Pairs, margin, positive
 
 CARD = Card(
     name="rDPO",
@@ -67,7 +67,7 @@ class FlipRate(NamedTuple):
     scores: dict[float, float]
 
 
-def rdpo(flip_rate: float, beta: float) -> Objective:
+def rdpo(flip_rate: float, beta: float) -> Objective[Pairs]:
     """Robust DPO.
 
     Args:
@@ -76,19 +76,18 @@ def rdpo(flip_rate: float, beta: float) -> Objective:
     """
     if not 0 <= flip_rate < 0.5:
         raise ValueError(f"flip_rate must lie in [0, 1/2), not {flip_rate}")
-    if beta <= 0:
-        raise ValueError(f"beta must be positive, not {beta}")
+    positive(beta=beta)
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         kept, flipped = -logsigmoid(h), -logsigmoid(-h)
         return ((1 - flip_rate) * kept - flip_rate * flipped) / (1 - 2 * flip_rate), Info(h.detach())  # (1)
 
-    return objective
+    return Objective(objective, Pairs)
 
 
 def estimate_flip_rate(
-    fit: Callable[[Objective, Tensor, Tensor], Tensor],
+    fit: Callable[[Objective[Pairs], Tensor, Tensor], Tensor],
     examples: int,
     beta: float,
     candidates: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),

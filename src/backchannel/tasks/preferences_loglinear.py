@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backchannel.parts.preference import Pairs
+from backchannel.parts.objectives import Pairs
 
 
 class LogLinear(NamedTuple):

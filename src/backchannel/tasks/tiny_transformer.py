@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from backchannel.parts.preference import Objective, Pairs
+from backchannel.parts.objectives import Objective, Pairs
 from backchannel.parts.torch_fit import fit
 
 VOCABULARY, LENGTH, SCALE = 12, 10, 0.5
@@ -121,7 +121,7 @@ def draw_pairs(reference: TinyTransformer, n: int, flip_rate: float, seed: int) 
 def train(
     reference: TinyTransformer,
     pairs: Labelled,
-    objective: Objective,
+    objective: Objective[Pairs],
     steps: int,
     learning_rate: float,
     seed: int,

@@ -1,14 +1,14 @@
-"""The torch battery: what must hold for every objective and every exchange. Public, for methods of one's own:
+"""The torch battery: what must hold for every exchange. Public, for methods of one's own:
 
     from backchannel.card import Method
-    from backchannel.testing.torch_battery import OBJECTIVE_CHECKS
+    from backchannel.testing.torch_battery import EXCHANGE_CHECKS
 
-    @pytest.mark.parametrize("check", OBJECTIVE_CHECKS, ids=lambda check: check.__name__)
-    def test_my_objective(check):
-        check(Method("my_objective", "preference", my_module.CARD, my_module))
+    @pytest.mark.parametrize("check", EXCHANGE_CHECKS, ids=lambda check: check.__name__)
+    def test_my_exchange(check):
+        check(Method("my_exchange", "distributed", my_module.CARD, my_module))
 
-Objectives are tried on made-up pairs; exchanges on a small quadratic whose every number is a dyadic fraction, so that
-float64 is exact and "the same" means the same to the last bit. A check raises AssertionError. Nothing is left to luck.
+Exchanges are tried on a small quadratic whose every number is a dyadic fraction, so that float64 is exact and "the
+same" means the same to the last bit. A check raises AssertionError. Nothing is left to luck.
 """
 
 from __future__ import annotations
@@ -31,92 +31,10 @@ from backchannel.parts.comm import Comm, Stacked, TorchComm
 from backchannel.parts.compressors import Compressor, Message, contractive, identity, natural, rand_k, top_k
 from backchannel.parts.exchange import Problem
 from backchannel.parts.outer import Outer
-from backchannel.parts.preference import Pairs, random_pairs, swapped
 from backchannel.testing.battery import check_card
 from backchannel.testing.processes import run_processes
 
 Check = Callable[[Method], None]
-
-# ---- objectives
-
-
-def check_loss_of_each_pair(method: Method) -> None:
-    """One loss for each pair, in the batch's dtype and finite; Info is detached tensors, a row for each pair."""
-    for dtype in (torch.float32, torch.float64):
-        pairs = Pairs(*(x.to(dtype).requires_grad_() for x in random_pairs(7, seed=0)))
-        loss, info = method.example()(pairs)
-        assert loss.shape == (7,), f"{method.key}: the loss of 7 pairs has the shape {tuple(loss.shape)}"
-        assert loss.dtype == dtype, f"{method.key}: the loss of {dtype} log-probabilities is {loss.dtype}"
-        assert loss.requires_grad, f"{method.key}: the loss does not depend on the policy"
-        assert bool(torch.isfinite(loss).all())
-        for name, value in info._asdict().items():
-            assert value.shape[:1] == (7,), f"{method.key}: Info.{name} has no row for each pair"
-            assert not value.requires_grad, f"{method.key}: Info.{name} is not detached"
-
-
-def check_batch(method: Method) -> None:
-    """A pair's loss depends on no other pair: splitting or reordering the batch changes nothing."""
-    objective, pairs = method.example(), random_pairs(12, seed=1)
-    loss, _ = objective(pairs)
-    parts = [objective(Pairs(*(x[i : i + 5] for x in pairs)))[0] for i in (0, 5, 10)]
-    torch.testing.assert_close(torch.cat(parts), loss, msg=f"{method.key}: splitting the batch changes its losses")
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
-    mixed, _ = objective(Pairs(*(x[order] for x in pairs)))
-    torch.testing.assert_close(mixed, loss[order], msg=f"{method.key}: the order of the batch changes its losses")
-
-
-def check_extreme_log_probabilities(method: Method) -> None:
-    """Losses and gradients stay finite at log-probabilities of +-10,000, in float32."""
-    ends = torch.cartesian_prod(*[torch.tensor([-1e4, 0.0, 1e4])] * 4)
-    pairs = Pairs(*(x.clone().requires_grad_() for x in ends.T))
-    loss, _ = method.example()(pairs)
-    assert bool(torch.isfinite(loss).all()), f"{method.key}: a loss at extreme log-probabilities is not finite"
-    gradients = torch.autograd.grad(loss.sum(), pairs[:2])
-    finite = all(bool(torch.isfinite(g).all()) for g in gradients)
-    assert finite, f"{method.key}: a gradient at extreme log-probabilities is not finite"
-
-
-def check_gradient(method: Method) -> None:
-    """The gradient is that of the loss: finite differences in float64."""
-    objective, pairs = method.example(), random_pairs(6, seed=3)
-
-    def loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-        return objective(pairs._replace(policy_chosen=chosen, policy_rejected=rejected))[0]
-
-    inputs = [x.clone().requires_grad_() for x in pairs[:2]]
-    assert torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=1e-6)
-
-
-def check_prefers_the_chosen(method: Method) -> None:
-    """At the reference itself, raising the chosen answer and lowering the rejected one lowers the loss."""
-    pairs = random_pairs(6, seed=4)
-    policy = [pairs.reference_chosen.clone().requires_grad_(), pairs.reference_rejected.clone().requires_grad_()]
-    loss, _ = method.example()(Pairs(policy[0], policy[1], pairs.reference_chosen, pairs.reference_rejected))
-    chosen, rejected = torch.autograd.grad(loss.sum(), policy)
-    assert bool((chosen < 0).all()), f"{method.key}: raising the chosen answer does not lower the loss"
-    assert bool((rejected > 0).all()), f"{method.key}: lowering the rejected answer does not lower the loss"
-
-
-def check_swap(method: Method) -> None:
-    """Where Info holds a margin: with the labels swapped it changes its sign."""
-    objective, pairs = method.example(), random_pairs(6, seed=5)
-    margin = getattr(objective(pairs)[1], "margin", None)
-    if margin is not None:
-        message = f"{method.key}: swapping the answers does not negate the margin"
-        torch.testing.assert_close(objective(swapped(pairs))[1].margin, -margin, msg=message)
-
-
-OBJECTIVE_CHECKS: tuple[Check, ...] = (
-    check_card,
-    check_loss_of_each_pair,
-    check_batch,
-    check_extreme_log_probabilities,
-    check_gradient,
-    check_prefers_the_chosen,
-    check_swap,
-)
-
-# ---- exchanges
 
 WORKERS, DIMENSION, ROUNDS = 4, 3, 6
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from backchannel.claim import Evidence, Table, at_least, at_most, mean_and_error, slope, within
-from backchannel.parts.preference import Pairs
+from backchannel.parts.objectives import Pairs
 from backchannel.parts.torch_fit import fit
 from backchannel.preference.dpo import dpo
 from backchannel.tasks.preferences_loglinear import (

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from backchannel.claim import Check, Evidence, Table, at_least, at_most, mean_and_error, slope, within
-from backchannel.parts.preference import Info, Objective, Pairs, margin, swapped
+from backchannel.parts.objectives import Info, Objective, Pairs, margin, swapped
 from backchannel.parts.torch_fit import fit
 from backchannel.preference.cdpo import cdpo
 from backchannel.preference.dpo import dpo
@@ -117,7 +117,7 @@ def claim(seed: int, full: bool) -> Evidence:
     )
 
 
-def _methods(rate: float, beta: float) -> dict[str, tuple[Objective, float]]:
+def _methods(rate: float, beta: float) -> dict[str, tuple[Objective[Pairs], float]]:
     """Objectives with a bound on their curvature in h, which sets the step."""
     logistic = 1 / 4
     return {
@@ -130,27 +130,29 @@ def _methods(rate: float, beta: float) -> dict[str, tuple[Objective, float]]:
     }
 
 
-def _ipo(beta: float) -> Objective:
+def _ipo(beta: float) -> Objective[Pairs]:
     """Azar et al. 2024, eq. 17: (h / beta - 1 / (2 beta))^2."""
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         return (h / beta - 1 / (2 * beta)).square(), Info(h.detach())
 
-    return objective
+    return Objective(objective, Pairs)
 
 
-def _slic(beta: float) -> Objective:
+def _slic(beta: float) -> Objective[Pairs]:
     """Zhao et al. 2023, on implicit rewards: max(0, 1 - h)."""
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
         h = margin(pairs, beta)
         return relu(1 - h), Info(h.detach())
 
-    return objective
+    return Objective(objective, Pairs)
 
 
-def _solve(task: LogLinear, counts: Tensor, objective: Objective, curvature: float = 1 / 4, steps: int = 150) -> Tensor:
+def _solve(
+    task: LogLinear, counts: Tensor, objective: Objective[Pairs], curvature: float = 1 / 4, steps: int = 150
+) -> Tensor:
     """theta of each data set: projected gradient descent from the reference, in the ball of radius RADIUS."""
     theta = torch.zeros(len(counts), task.truth.numel(), dtype=torch.float64, requires_grad=True)
     weights = counts / counts.sum(1, keepdim=True)
@@ -190,10 +192,10 @@ def _flip_rates(task: LogLinear, seed: int, sets: int) -> tuple[float, list[list
     return float(np.mean(errors)), rows
 
 
-def _fit_on(task: LogLinear, examples: Tensor) -> Callable[[Objective, Tensor, Tensor], Tensor]:
+def _fit_on(task: LogLinear, examples: Tensor) -> Callable[[Objective[Pairs], Tensor, Tensor], Tensor]:
     size = 2 * len(task.prompt)
 
-    def fit_and_score(objective: Objective, train: Tensor, held: Tensor) -> Tensor:
+    def fit_and_score(objective: Objective[Pairs], train: Tensor, held: Tensor) -> Tensor:
         counts = torch.bincount(examples[train], minlength=size).double()[None]
         h = margin(cells(task, _solve(task, counts, objective)[0]), task.beta)
         return h[examples[held]]

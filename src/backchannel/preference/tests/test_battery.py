@@ -1,11 +1,11 @@
-"""The torch battery, on every objective of the family."""
+"""The battery of objectives, on every objective of the family."""
 
 import pytest
 
 pytest.importorskip("torch", reason="preference objectives need torch")
 
 from backchannel.card import discover
-from backchannel.testing.torch_battery import OBJECTIVE_CHECKS
+from backchannel.testing.objective_battery import OBJECTIVE_CHECKS
 
 METHODS = [method for method in discover("preference") if method.card.protocol == "objective"]
 

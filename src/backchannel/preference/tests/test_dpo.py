@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="preference objectives need torch")
 
-from backchannel.parts.preference import Pairs, random_pairs, swapped  # noqa: E402
+from backchannel.parts.objectives import Pairs, random_pairs, swapped  # noqa: E402
 from backchannel.preference.cdpo import cdpo  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.tasks.preferences_loglinear import (  # noqa: E402
@@ -19,7 +19,7 @@ from backchannel.tasks.preferences_loglinear import (  # noqa: E402
 
 def test_step_loss_by_hand():
     pairs = random_pairs(7, seed=1)
-    w, v, rw, rv = (np.asarray(x) for x in pairs)
+    w, v, rw, rv = (np.asarray(x) for x in pairs[:4])
     h = 0.3 * ((w - rw) - (v - rv))
     loss, info = dpo(0.3)(pairs)
     np.testing.assert_allclose(info.margin, h, rtol=1e-12)

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="preference objectives need torch")
 
-from backchannel.parts.preference import Pairs, random_pairs, swapped  # noqa: E402
+from backchannel.parts.objectives import Pairs, random_pairs, swapped  # noqa: E402
 from backchannel.preference.cdpo import cdpo  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.preference.rdpo import estimate_flip_rate, rdpo  # noqa: E402
@@ -21,7 +21,7 @@ def _at(h):
 def test_step_loss_by_hand():
     # Independently, in NumPy, as equation (1) reads. TRL's loss type "robust" is the same formula.
     pairs, rate, beta = random_pairs(11, seed=1), 0.3, 0.2
-    w, v, rw, rv = (np.asarray(x) for x in pairs)
+    w, v, rw, rv = (np.asarray(x) for x in pairs[:4])
     h = beta * (np.log(np.exp(w) / np.exp(rw)) - np.log(np.exp(v) / np.exp(rv)))
     kept, flipped = -np.log(1 / (1 + np.exp(-h))), -np.log(1 / (1 + np.exp(h)))
     loss, info = rdpo(rate, beta)(pairs)
@@ -42,7 +42,7 @@ def test_known_mean_over_all_flips_is_the_clean_loss(rate):
     other, mean = swapped(pairs), torch.zeros(4, dtype=torch.float64)
     for pattern in itertools.product([False, True], repeat=4):
         flip = torch.tensor(pattern)
-        seen = Pairs(*(torch.where(flip, b, a) for a, b in zip(pairs, other, strict=True)))
+        seen = Pairs(*(torch.where(flip, b, a) for a, b in zip(pairs[:4], other[:4], strict=True)))
         mean += rate ** sum(pattern) * (1 - rate) ** (4 - sum(pattern)) * rdpo(rate, 0.3)(seen)[0]
     torch.testing.assert_close(mean, dpo(0.3)(pairs)[0], rtol=1e-10, atol=1e-10)
 
