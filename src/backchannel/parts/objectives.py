@@ -5,7 +5,9 @@ example, out. It samples nothing, holds no model and keeps no state; so it can b
 on a tiny transformer, and run on a large model, and is the same lines everywhere. There are five kinds of batch:
 
 - `Pairs`: two answers to a prompt, of which one was preferred;
-- `Singles`: one answer, good or bad or with a score;
+- `Singles`: one answer, good or bad or with a score. Where what is neither good nor bad must be estimated from other
+  answers (KTO's reference point, BCO's shift), whoever makes the batch writes it in `baseline`: no example's loss
+  depends on which others happen to share its batch;
 - `Rankings`: k answers to a prompt, best first;
 - `Rollouts`: an answer token by token, with the advantage of each;
 - `Scores`: what a reward model says of two answers.
@@ -52,6 +54,7 @@ class Singles(NamedTuple):
     length: Tensor | None = None
     good: Tensor | None = None  # bool
     score: Tensor | None = None  # a reward or an advantage
+    baseline: Tensor | None = None  # the log-ratio that counts as neither good nor bad; never has a gradient
 
 
 class Rankings(NamedTuple):
@@ -182,7 +185,7 @@ def random_batch(reads: type[Any], n: int, seed: int) -> Any:
         return Pairs(*pairs[:4], lengths(n), lengths(n), chance(), 3 * chance())
     if reads is Singles:
         good = torch.arange(n) % 2 == 0
-        return Singles(logs(n), logs(n), lengths(n), good, torch.where(good, chance(), -chance()))
+        return Singles(logs(n), logs(n), lengths(n), good, torch.where(good, chance(), -chance()), chance())
     if reads is Rankings:
         return Rankings(logs(n, 4), logs(n, 4), lengths(n, 4), logs(n, 4).sort(1, descending=True)[0])
     if reads is Scores:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from backchannel.card import Method
-from backchannel.parts.objectives import Pairs, Rankings, Rollouts, Scores, Singles, random_batch, rows, swapped
+from backchannel.parts.objectives import Pairs, Rankings, Rollouts, Scores, Singles, known, random_batch, rows, swapped
 from backchannel.testing.battery import check_card
 
 Check = Callable[[Method], None]
@@ -113,8 +113,9 @@ def check_direction(method: Method) -> None:
         batch = batch._replace(policy_chosen=batch.reference_chosen, policy_rejected=batch.reference_rejected)
     elif isinstance(batch, (Singles, Rankings)):
         batch = batch._replace(policy=batch.reference)
-    elif isinstance(batch, Rollouts):
-        batch = batch._replace(policy=batch.sampled)
+    elif isinstance(batch, Rollouts):  # one advantage for each answer, since some objectives weigh whole answers
+        whole = batch.advantage[:, :1].expand_as(batch.advantage)
+        batch = batch._replace(policy=batch.sampled, reference=batch.sampled, advantage=whole)
     batch = _learned(batch)
     inputs = [getattr(batch, name) for name in LEARNED[objective.reads]]
     down = torch.autograd.grad(-objective(batch)[0].sum(), inputs, allow_unused=True)
@@ -125,7 +126,7 @@ def check_direction(method: Method) -> None:
         assert bool((moves[0] - moves[1])[told].gt(0).all()), message
         assert bool((moves[0] >= 0)[told].all()), f"{method.key}: a step down the loss lowers the chosen answer"
     elif isinstance(batch, Singles):
-        good = batch.good if batch.good is not None else torch.ones(6, dtype=torch.bool)
+        good = known(batch, "good") | (not _asks_who_is_good(objective, batch))
         assert bool((moves[0][good] >= 0).all()), message
         assert bool((moves[0][~good] <= 0).all()), message
         assert bool(moves[0].abs().sum() > 0), message
@@ -175,6 +176,12 @@ OBJECTIVE_CHECKS: tuple[Check, ...] = (
 )
 
 _ABOUT = ("chosen_length", "rejected_length", "length", "strength", "good", "tie", "mask", "score", "gap", "advantage")
+
+
+def _asks_who_is_good(objective: Any, singles: Singles) -> bool:
+    """Whether good answers and bad ones are told apart; imitation takes every answer for a good one."""
+    other = singles._replace(good=~known(singles, "good"), score=-known(singles, "score"))
+    return not torch.equal(objective(singles)[0], objective(other)[0])
 
 
 def _to(batch: Any, dtype: torch.dtype) -> Any:
