@@ -113,8 +113,8 @@ def forest(rows: Sequence[Row], own: Estimate, axis: Scale, words: Numbers) -> M
         part
         for x, said in spaced(axis)
         for part in (
-            tag("line", x1=_p(x), x2=_p(x), y1="0", y2="5", class_="rule"),
-            tag("text", said, x=_p(x), y="20", text_anchor=_anchor(x)),
+            tag("line", x1=percent(x), x2=percent(x), y1="0", y2="5", class_="rule"),
+            tag("text", said, x=percent(x), y="20", text_anchor=_anchor(x)),
         )
     ]
     base = tag("line", x1="0", x2="100%", y1="0", y2="0", class_="rule")
@@ -134,10 +134,12 @@ def learning(curve: Curve, own: Estimate, axis: Scale, label: str, words: Number
     last = points[-1]
     across = Scale(0, max(last[0], 1))
     said = f"{label}: after {many(last[0], 'row')} {words.say(last[1])} ({words.say(last[2])} to {words.say(last[3])})"
-    drawn = _box(*_banded(points, across, axis, "band", "curve"))
+    drawn = box(*_banded(points, across, axis, "band", "curve"))
     y = axis.at(own.value) if math.isfinite(own.value) else None
-    reference = [] if y is None else [tag("line", x1="0", x2="100%", y1=_p(100 - y), y2=_p(100 - y), class_="own")]
-    return _plot(170, axis, _counts(across), [*reference, drawn], said)
+    reference = (
+        [] if y is None else [tag("line", x1="0", x2="100%", y1=percent(100 - y), y2=percent(100 - y), class_="own")]
+    )
+    return plot(170, axis, counts(across), [*reference, drawn], said)
 
 
 def watched(found: Monitor, axis: Scale, label: str, words: Numbers) -> Markup:
@@ -147,7 +149,7 @@ def watched(found: Monitor, axis: Scale, label: str, words: Numbers) -> Markup:
     drawn = [p for curve, band, line in both for p in _banded(drawable(curve), across, axis, band, line)]
     ends = [f"{words.say(c.value[-1])} ({words.say(c.low[-1])} to {words.say(c.high[-1])})" for c, _, _ in both]
     said = f"{label} after {many(found.value.rows[-1], 'row')}: {ends[1]}; the log's own policy: {ends[0]}"
-    return _plot(300, axis, _counts(across), [_box(*drawn)], said)
+    return plot(300, axis, counts(across), [box(*drawn)], said)
 
 
 def weights(bars: Bars, label: str, effective: float) -> Markup:
@@ -158,17 +160,17 @@ def weights(bars: Bars, label: str, effective: float) -> Markup:
         tag(
             "rect",
             tag("title", f"weight {low:.3g} to {high:.3g}: {many(n, 'row')}"),
-            x=_p(i * wide + 0.1 * wide),
-            width=_p(0.8 * wide),
-            y=_p(100 - 100 * math.log10(1 + n) / top),
-            height=_p(100 * math.log10(1 + n) / top),
+            x=percent(i * wide + 0.1 * wide),
+            width=percent(0.8 * wide),
+            y=percent(100 - 100 * math.log10(1 + n) / top),
+            height=percent(100 * math.log10(1 + n) / top),
             class_="bar",
         )
         for i, (low, high, n) in enumerate(zip(bars.edges[:-1], bars.edges[1:], bars.counts, strict=True))
         if n > 0
     ]
     one = _along(bars.edges, 1.0)
-    line = [] if one is None else [tag("line", x1=_p(one), x2=_p(one), y1="0", y2="100%", class_="own")]
+    line = [] if one is None else [tag("line", x1=percent(one), x2=percent(one), y1="0", y2="100%", class_="own")]
     places = [(t, _along(bars.edges, t)) for t in (0.01, 0.1, 1.0, 10.0, 100.0)]
     below = [(at, f"{t:g}") for t, at in places if at is not None]
     rows = [
@@ -176,7 +178,7 @@ def weights(bars: Bars, label: str, effective: float) -> Markup:
     ]
     worth = many(effective, "row")
     said = f"Importance weights of {label}: {many(sum(bars.counts), 'row')}, worth {worth} of its own"
-    return _plot(120, rows, below, [*drawn, *line], said)
+    return plot(120, rows, below, [*drawn, *line], said)
 
 
 def calibration(found: Calibration, words: Numbers) -> Markup:
@@ -186,8 +188,8 @@ def calibration(found: Calibration, words: Numbers) -> Markup:
         tag(
             "circle",
             tag("title", f"{many(rows, 'row')}: predicted {words.say(x)}, seen {words.say(y)}"),
-            cx=_p(axis.at(x)),
-            cy=_p(100 - axis.at(y)),
+            cx=percent(axis.at(x)),
+            cy=percent(100 - axis.at(y)),
             r="5",
             class_="dot",
         )
@@ -196,10 +198,10 @@ def calibration(found: Calibration, words: Numbers) -> Markup:
     ]
     line = tag("line", x1="0", y1="100%", x2="100%", y2="0", class_="own")
     said = f"Calibration of the reward model: {len(dots)} groups of rows, mean reward seen against mean predicted"
-    return _plot(300, axis, spaced(axis), [line, *dots], said, "square")
+    return plot(300, axis, spaced(axis), [line, *dots], said, "square")
 
 
-def _plot(
+def plot(
     height: int,
     left: Scale | list[tuple[float, str]],
     below: list[tuple[float, str]],
@@ -214,10 +216,10 @@ def _plot(
         left = [(left.at(y), say(y)) for y in ticks]
     frame: list[Child] = []
     for y, words in left:
-        frame.append(tag("line", x1="0", x2="100%", y1=_p(100 - y), y2=_p(100 - y), class_="rule"))
-        frame.append(tag("text", words, x="-8", y=_p(100 - y), dy="0.35em", text_anchor="end"))
+        frame.append(tag("line", x1="0", x2="100%", y1=percent(100 - y), y2=percent(100 - y), class_="rule"))
+        frame.append(tag("text", words, x="-8", y=percent(100 - y), dy="0.35em", text_anchor="end"))
     for x, words in below:
-        frame.append(tag("text", words, x=_p(x), y="100%", dy="18", text_anchor=_anchor(x)))
+        frame.append(tag("text", words, x=percent(x), y="100%", dy="18", text_anchor=_anchor(x)))
     return tag("svg", *frame, *marks, class_=f"plot {kind}".strip(), height=height, role="img", aria_label=said)
 
 
@@ -229,8 +231,8 @@ def _interval(row: Row, axis: Scale) -> list[Markup]:
     drawn = []
     if told(found):
         low, high = axis.at(found.low), axis.at(found.high)
-        drawn.append(tag("line", x1=_p(low), x2=_p(high), y1="50%", y2="50%", class_="reach"))
-    return [*drawn, tag("circle", cx=_p(at), cy="50%", r="5.5", class_="dot")]
+        drawn.append(tag("line", x1=percent(low), x2=percent(high), y1="50%", y2="50%", class_="reach"))
+    return [*drawn, tag("circle", cx=percent(at), cy="50%", r="5.5", class_="dot")]
 
 
 def _own(own: Estimate, axis: Scale, height: float) -> list[Markup]:
@@ -239,13 +241,15 @@ def _own(own: Estimate, axis: Scale, height: float) -> list[Markup]:
     at, drawn = axis.at(own.value), []
     if told(own):
         low, high = axis.at(own.low), axis.at(own.high)
-        drawn.append(tag("rect", x=_p(low), width=_p(high - low), y="0", height=_p(height), class_="ownband"))
-    return [*drawn, tag("line", x1=_p(at), x2=_p(at), y1="0", y2=_p(height), class_="own")]
+        drawn.append(
+            tag("rect", x=percent(low), width=percent(high - low), y="0", height=percent(height), class_="ownband")
+        )
+    return [*drawn, tag("line", x1=percent(at), x2=percent(at), y1="0", y2=percent(height), class_="own")]
 
 
 def _diamond(at: float, said: str) -> Markup:
     shape = tag("path", tag("title", said), d="M0 -7L6 0L0 7L-6 0Z", class_="true")
-    return tag("svg", shape, x=_p(at), y="50%", width="1", height="1", class_="free")
+    return tag("svg", shape, x=percent(at), y="50%", width="1", height="1", class_="free")
 
 
 def _banded(
@@ -256,21 +260,23 @@ def _banded(
     down = [(10 * across.at(n), 1000 - 10 * axis.at(low)) for n, _, low, _ in points]
     middle = [(10 * across.at(n), 1000 - 10 * axis.at(value)) for n, value, _, _ in points]
     return [
-        tag("path", d=_path(up + down[::-1]) + "Z", class_=band),
-        tag("path", d=_path(middle), class_=line, vector_effect="non-scaling-stroke"),
+        tag("path", d=path(up + down[::-1]) + "Z", class_=band),
+        tag("path", d=path(middle), class_=line, vector_effect="non-scaling-stroke"),
     ]
 
 
-def _counts(across: Scale) -> list[tuple[float, str]]:
+def counts(across: Scale) -> list[tuple[float, str]]:
     """Labels of an axis of rows: its ends and its middle."""
     return [(across.at(n), f"{n:,.0f}") for n in (across.low, across.high / 2, across.high)]
 
 
-def _box(*paths: Markup) -> Markup:
+def box(*paths: Markup) -> Markup:
+    """Paths in a box of 1000 by 1000 that stretches."""
     return tag("svg", *paths, width="100%", height="100%", viewBox="0 0 1000 1000", preserveAspectRatio="none")
 
 
-def _path(points: list[tuple[float, float]]) -> str:
+def path(points: list[tuple[float, float]]) -> str:
+    """Straight lines from point to point."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
@@ -283,8 +289,9 @@ def _along(edges: Sequence[float], x: float) -> float | None:
     return None
 
 
-def _p(percent: float) -> str:
-    return f"{percent:.2f}%"
+def percent(x: float) -> str:
+    """As an attribute."""
+    return f"{x:.2f}%"
 
 
 def _anchor(percent: float) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
 from backchannel.decide.result import Learned
 from backchannel.report import findings, grounds, over_time, words
+from backchannel.report.document import document, write
 from backchannel.report.markup import Markup, join, name, tag
 
-_ALLOWED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PROPENSITIES = {
     "logged": "The log says with which probability each choice was made.",
     "estimated": "Some rows lack the probability of their choice; how often the option was chosen stands in for it.",
@@ -22,11 +21,8 @@ _PROPENSITIES = {
 
 
 def write_page(learned: Learned, path: str | os.PathLike[str]) -> None:
-    """Write the page to `path`: beside it first, then renamed, so that a reader never finds half a page."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.tmp")
-    beside.write_bytes(page(learned).encode("utf-8", errors="replace"))
-    beside.replace(target)
+    """Write the page to `path`, whole or not at all."""
+    write(page(learned), path)
 
 
 def page(learned: Learned) -> str:
@@ -47,18 +43,7 @@ def page(learned: Learned) -> str:
         _method(learned),
         _limits(learned),
     ]
-    style = Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_ALLOWED),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", title),
-        tag("style", style),
-    )
-    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
+    return document(title, *parts)
 
 
 def _head(learned: Learned) -> Markup:
