@@ -49,7 +49,6 @@ References: shazeer2018adafactor, kingma2015adam.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,7 +57,7 @@ from torch.optim._adafactor import adafactor as torch_step
 from torch.optim.optimizer import ParamsT
 
 from backchannel.card import Card
-from backchannel.parts.optimizers import CheckedOptimizer, check_rate
+from backchannel.parts.optimizers import GradientOptimizer, Moving, check_rate
 
 CARD = Card(
     name="Adafactor",
@@ -112,7 +111,7 @@ def adafactor(
     return Adafactor(params, defaults)
 
 
-class Adafactor(CheckedOptimizer):
+class Adafactor(GradientOptimizer):
     """What `adafactor` makes.
 
     The state of a parameter: `step`, t; `row_var` and `col_var`, or `variance`; `momentum`, M_t, where there is any.
@@ -131,17 +130,11 @@ class Adafactor(CheckedOptimizer):
         if not 0 <= group["momentum"] < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {group['momentum']}")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; ValueError, before anything has changed, if a gradient is sparse or not finite."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group, parameter, gradient in self.gradients():
+    def move(self, found: Moving) -> None:
+        """(1) to (7) for each parameter."""
+        for group, parameter, gradient in found:
             if parameter.numel():
                 _move(self.state[parameter], group, parameter, gradient)
-        return loss
 
 
 def _move(state: dict[str, Any], group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:

@@ -45,7 +45,6 @@ References: venigalla2020adaptive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,7 +52,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from backchannel.card import Card
-from backchannel.parts.optimizers import CheckedOptimizer, check_rate
+from backchannel.parts.optimizers import GradientOptimizer, Moving, check_rate
 
 CARD = Card(
     name="Adaptive Braking",
@@ -94,7 +93,7 @@ def adaptive_braking(
     return AdaptiveBraking(params, defaults, over)
 
 
-class AdaptiveBraking(CheckedOptimizer):
+class AdaptiveBraking(GradientOptimizer):
     """What `adaptive_braking` makes. The state of a parameter is `velocity`, v_t."""
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], over: str):
@@ -112,15 +111,10 @@ class AdaptiveBraking(CheckedOptimizer):
             if not (math.isfinite(group[name]) and group[name] >= 0):
                 raise ValueError(f"{name} must be finite and at least 0, not {group[name]}")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; ValueError, before anything has changed, if a gradient is sparse or not finite."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def move(self, found: Moving) -> None:
+        """(1) to (3)."""
         moving = []
-        for group, parameter, gradient in self.gradients():
+        for group, parameter, gradient in found:
             if group["weight_decay"]:
                 gradient = gradient.add(parameter, alpha=group["weight_decay"])
             state = self.state[parameter]
@@ -133,7 +127,6 @@ class AdaptiveBraking(CheckedOptimizer):
                 gradient = (1 - group["braking"] * cosine).to(gradient.dtype) * gradient
             velocity.mul_(group["momentum"]).add_(gradient)  # (2)
             parameter.add_(velocity, alpha=-group["lr"])  # (3)
-        return loss
 
 
 def _cosines(pairs: list[tuple[Tensor, Tensor]], over: str) -> list[Tensor]:

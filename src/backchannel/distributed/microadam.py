@@ -48,7 +48,6 @@ References: modoranu2024microadam, kingma2015adam, loshchilov2019decoupled.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,7 +55,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from backchannel.card import Card
-from backchannel.parts.optimizers import CheckedOptimizer, check_rate
+from backchannel.parts.optimizers import GradientOptimizer, Moving, check_rate
 
 CARD = Card(
     name="MicroAdam",
@@ -113,7 +112,7 @@ def microadam(
     return MicroAdam(params, defaults)
 
 
-class MicroAdam(CheckedOptimizer):
+class MicroAdam(GradientOptimizer):
     """What `microadam` makes.
 
     The state of a parameter: `step`, t; `places` int16[m, k] and `values` bfloat16[m, k], of which row (i - 1) mod m is
@@ -135,19 +134,13 @@ class MicroAdam(CheckedOptimizer):
         if not 1 <= group["block"] <= 32_768:
             raise ValueError(f"block must be 1 to 32,768, so that a place is an int16, not {group['block']}")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; ValueError, before anything has changed, if a gradient is sparse or not finite."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        found = [each for each in self.gradients() if each[1].numel()]
+    def move(self, found: Moving) -> None:
+        """(1) to (8) for each parameter; ValueError, before anything has changed, if a state does not fit."""
+        found = [each for each in found if each[1].numel()]
         for group, parameter, _ in found:
             _prepare(self.state[parameter], group, parameter)
         for group, parameter, gradient in found:
             _move(self.state[parameter], group, parameter, gradient)
-        return loss
 
 
 def _prepare(state: dict[str, Any], group: dict[str, Any], parameter: Tensor) -> None:

@@ -5,36 +5,75 @@ things are not as torch's own do them. A gradient that is not finite, or sparse,
 so that a caller may skip the batch and go on. The settings of each group are checked, not only the defaults. And
 `load_state_dict` keeps each tensor's dtype: torch casts the state to the parameter's, which makes floats of packed
 codes and rounds what a bfloat16 parameter keeps in float32.
+
+`GradientOptimizer` is for methods that move by gradients, `CheckedOptimizer` for those whose step needs losses alone.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Moving = list[tuple[dict[str, Any], Tensor, Tensor]]  # (group, parameter, gradient)
+
 
 class CheckedOptimizer(torch.optim.Optimizer):
-    """A `torch.optim.Optimizer` that is asked for `check`, and whose `step` begins with `gradients`."""
+    """A `torch.optim.Optimizer` that is asked for `check`, and whose state comes back as it was."""
 
     @abstractmethod
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError if a setting of this parameter group is wrong."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, and checked."""
+        """As torch's, and checked; ValueError for complex parameters, too."""
         super().add_param_group(param_group)
         try:
+            for p, parameter in enumerate(self.param_groups[-1]["params"]):
+                if parameter.is_complex():
+                    raise ValueError(f"{_place(len(self.param_groups) - 1, p, parameter)} is complex: take real ones")
             self.check(self.param_groups[-1])
         except ValueError:
             del self.param_groups[-1]
             raise
 
-    def gradients(self) -> list[tuple[dict[str, Any], Tensor, Tensor]]:
-        """(group, parameter, gradient) of all that have one; ValueError if a gradient is sparse or not finite.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but a tensor of the state keeps its dtype, and is a copy."""
+        super().load_state_dict(state_dict)
+        saved = [each for group in state_dict["param_groups"] for each in group["params"]]
+        own = [each for group in self.param_groups for each in group["params"]]
+        for number, parameter in zip(saved, own, strict=True):
+            if number in state_dict["state"]:
+                self.state[parameter] = _kept(state_dict["state"][number], parameter.device)
+
+
+class GradientOptimizer(CheckedOptimizer):
+    """One whose `step` is `move`, by gradients that were looked at first."""
+
+    @abstractmethod
+    def move(self, found: Moving) -> None:
+        """Move parameters, and change their state, by gradients that are dense and finite; without autograd."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; ValueError, before anything has changed, if a gradient is sparse or not finite.
+
+        Args:
+            closure: makes the gradients and returns the loss, which is then returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.move(self.gradients())
+        return loss
+
+    def gradients(self) -> Moving:
+        """Of all that have a gradient; ValueError if one is sparse or not finite.
 
         All gradients are looked at before the answer, with one wait for the device.
         """
@@ -56,15 +95,6 @@ class CheckedOptimizer(torch.optim.Optimizer):
                     f"the gradient of {_place(*places[first], found[first][1])} is not finite: nothing was changed"
                 )
         return found
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but a tensor of the state keeps its dtype, and is a copy."""
-        super().load_state_dict(state_dict)
-        saved = [each for group in state_dict["param_groups"] for each in group["params"]]
-        own = [each for group in self.param_groups for each in group["params"]]
-        for number, parameter in zip(saved, own, strict=True):
-            if number in state_dict["state"]:
-                self.state[parameter] = _kept(state_dict["state"][number], parameter.device)
 
 
 def check_rate(lr: Any) -> None:

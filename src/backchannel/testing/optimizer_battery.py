@@ -187,6 +187,16 @@ def check_wrong_rates(method: Method) -> None:
             assert "lr" in message, f"{method.key}: lr = {lr} {where} must raise a ValueError that names lr"
 
 
+def check_complex(method: Method) -> None:
+    """Complex parameters are refused in words: equations of real numbers would be others."""
+    message = ""
+    try:
+        _optimizer(method, [Parameter(torch.ones(2, dtype=torch.complex64))])
+    except ValueError as error:
+        message = str(error)
+    assert "complex" in message, f"{method.key}: a complex parameter must raise a ValueError that says so"
+
+
 OPTIMIZER_CHECKS: tuple[Check, ...] = (
     check_card,
     check_descends,
@@ -197,6 +207,7 @@ OPTIMIZER_CHECKS: tuple[Check, ...] = (
     check_not_finite,
     check_sparse,
     check_wrong_rates,
+    check_complex,
 )
 
 

@@ -7,11 +7,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="optimizers need torch")
 
 from backchannel.card import Card, Method  # noqa: E402
-from backchannel.parts.optimizers import CheckedOptimizer, check_rate  # noqa: E402
+from backchannel.parts.optimizers import CheckedOptimizer, GradientOptimizer, check_rate  # noqa: E402
 from backchannel.testing import optimizer_battery as battery  # noqa: E402
 
 
-class Momentum(CheckedOptimizer):
+class Momentum(GradientOptimizer):
     """Heavy ball, its memory in float32 whatever the parameter is."""
 
     def __init__(self, params, lr):
@@ -20,19 +20,13 @@ class Momentum(CheckedOptimizer):
     def check(self, group):
         check_rate(group["lr"])
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        value = None
-        if closure is not None:
-            with torch.enable_grad():
-                value = closure()
-        for group, parameter, gradient in self.gradients():
+    def move(self, found):
+        for group, parameter, gradient in found:
             state = self.state[parameter]
             if not state:
                 state["memory"] = torch.zeros_like(parameter, dtype=torch.float32)
             state["memory"].mul_(0.5).add_(gradient)
             parameter.sub_(group["lr"] * state["memory"])
-        return value
 
 
 class Zeroth(CheckedOptimizer):
@@ -144,6 +138,7 @@ class AnyRate(Momentum):
         (Trusting, battery.check_sparse),
         (AnyRate, battery.check_wrong_rates),
         (torch.optim.SGD, battery.check_not_finite),
+        (torch.optim.SGD, battery.check_complex),
     ],
     ids=lambda each: each.__name__,
 )
@@ -157,6 +152,9 @@ def test_what_is_refused_is_named_and_leaves_no_group():
     optimizer = Momentum([weight], 0.1)
     with pytest.raises(ValueError, match="lr must be finite and at least 0, not -2"):
         optimizer.add_param_group({"params": [other], "lr": -2})
+    turning = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"parameter 1 of group 1, of shape \(3,\), is complex: take real ones"):
+        optimizer.add_param_group({"params": [other, turning]})
     assert len(optimizer.param_groups) == 1
     weight.grad = torch.full((2, 3), float("nan"))
     with pytest.raises(ValueError, match=r"the gradient of parameter 0 of group 0, of shape \(2, 3\), is not finite"):
@@ -172,3 +170,19 @@ def test_a_loaded_state_is_a_copy():
     running.step()
     assert float(loaded.state[other]["memory"][0]) == 1.0
     assert float(running.state[one]["memory"][0]) == 1.5
+
+
+def test_a_closure_makes_gradients_and_its_loss_is_returned_also_where_none_are_recorded():
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    optimizer = Momentum([weight], 0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        value = weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.no_grad():
+        assert float(optimizer.step(closure).detach()) == 9.0
+    assert float(weight.detach()) == pytest.approx(3 - 0.1 * 6)
+    assert optimizer.step() is None
