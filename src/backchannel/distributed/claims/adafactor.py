@@ -89,10 +89,15 @@ def claim(seed: int, full: bool) -> Evidence:
             left.plot(at, curve, color=colour, label=f"{name}, rate {best[name]:g}")
         left.set(xlabel="step", ylabel="held-out loss, nats a byte")
         left.legend(fontsize=8, frameon=False)
-        for name, bytes_ in allocated.items():
-            right.plot(bytes_ / 1e6, last[name], "o", color=STYLES.get(name, "#999999"))
-            right.annotate(name, (bytes_ / 1e6, last[name]), fontsize=8, xytext=(4, 3), textcoords="offset points")
-        right.set(xscale="symlog", xlim=(-0.1, 60), xlabel="state of a million parameters, MB", ylabel="last loss")
+        finite = [loss for loss in last.values() if math.isfinite(loss)]
+        line, levels = (max(finite) - min(finite)) / 22, {}  # of text; the height of each label
+        for name in sorted(last, key=lambda name: last[name]):
+            x, y = allocated[name] / 1e6, last[name]
+            right.plot(x, y, "o", color=STYLES.get(name, "#999999"))
+            beside = [levels[other] + line for other in levels if abs(allocated[other] / 1e6 - x) < 1]
+            levels[name] = max([y, *beside])
+            right.annotate(name, (x, levels[name]), fontsize=8, xytext=(6, -3), textcoords="offset points")
+        right.set(xscale="symlog", xlim=(-0.1, 100), xlabel="state of a million parameters, MB", ylabel="last loss")
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
 
