@@ -43,9 +43,8 @@ from torch import Tensor
 
 from backchannel.card import Card
 from backchannel.parts.comm import Comm
-from backchannel.parts.compressors import identity
 from backchannel.parts.exchange import Exchange, Gradient
-from backchannel.parts.noisy_links import check, quadratics, received, schedule
+from backchannel.parts.noisy_links import NoisyLinks, check, nearest, quadratics
 
 CARD = Card(
     name="Federated ADMM",
@@ -89,29 +88,20 @@ def federated_admm(penalty: float, scheduled: int, deviation: float = 0.0, seed:
         seed: of the schedule and the noise.
     """
     check(penalty, scheduled, deviation)
+    links = NoisyLinks(scheduled, deviation, seed)
 
     def init(comm: Comm, gradient: Gradient, start: Tensor) -> State:
         matrices, linear = quadratics(gradient, start, scheduled, comm.size)
-        inverse = torch.linalg.inv(matrices + penalty * torch.eye(len(start)).to(start))
-        models = torch.einsum("kij,kj->ki", inverse, linear + penalty * start)
-        everyone, t = torch.arange(comm.size), torch.zeros(1, dtype=torch.int64)
-        whole = identity()
-        heard = received(comm.gather(whole.compress(models, comm.workers), whole), deviation, seed, 2 * t, everyone)
-        return State(heard.mean(0), models, torch.zeros_like(models), heard.T, linear, inverse, t + 1)
+        inverse, models = nearest(matrices, linear, penalty, start)
+        heard, first = links.begin(comm, models), torch.ones(1, dtype=torch.int64)
+        return State(heard.mean(1), models, torch.zeros_like(models), heard, linear, inverse, first)
 
     def step(comm: Comm, gradient: Gradient, state: State) -> tuple[State, Info]:
-        t, whole = state.round.cpu(), identity()
-        who = schedule(seed, t, comm.size, scheduled)
-        mine = torch.isin(comm.workers, who).to(state.x.device)[:, None]
-        sent = comm.broadcast(state.x, who).expand_as(state.models)
-        told = received(sent, deviation, seed, 2 * t + 1, comm.workers)
-        duals = torch.where(mine, state.duals + penalty * (state.models - told), state.duals)  # (1)
-        solved = torch.einsum("kij,kj->ki", state.inverse, state.linear - duals + penalty * told)
-        models = torch.where(mine, solved, state.models)  # (2)
-        answers = (models + duals / penalty)[mine[:, 0]]
-        arrived = comm.gather(whole.compress(answers, comm.workers), whole, who)
-        heard = state.heard.clone()
-        heard[:, who.to(state.x.device)] = received(arrived, deviation, seed, 2 * t, who).T  # (3)
+        turn = links.down(comm, state.x, state.round)
+        duals = torch.where(turn.mine, state.duals + penalty * (state.models - turn.told), state.duals)  # (1)
+        solved = torch.einsum("kij,kj->ki", state.inverse, state.linear - duals + penalty * turn.told)
+        models = torch.where(turn.mine, solved, state.models)  # (2)
+        heard = links.up(comm, turn, models + duals / penalty, state.heard)  # (3)
         x = heard.mean(1)  # (4)
         return (
             State(x, models, duals, heard, state.linear, state.inverse, state.round + 1),

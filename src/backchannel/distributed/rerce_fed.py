@@ -54,9 +54,8 @@ from torch import Tensor
 
 from backchannel.card import Card
 from backchannel.parts.comm import Comm
-from backchannel.parts.compressors import identity
 from backchannel.parts.exchange import Exchange, Gradient
-from backchannel.parts.noisy_links import check, quadratics, received, schedule
+from backchannel.parts.noisy_links import NoisyLinks, check, nearest, quadratics
 
 CARD = Card(
     name="RERCE-Fed",
@@ -104,30 +103,21 @@ def rerce_fed(
         seed: of the schedule and the noise.
     """
     check(penalty, scheduled, deviation)
+    links = NoisyLinks(scheduled, deviation, seed)
 
     def init(comm: Comm, gradient: Gradient, start: Tensor) -> State:
         matrices, linear = quadratics(gradient, start, scheduled, comm.size)
-        inverse = torch.linalg.inv(matrices + penalty * torch.eye(len(start)).to(start))
-        models = torch.einsum("kij,kj->ki", inverse, linear + penalty * start)
-        everyone, t = torch.arange(comm.size), torch.zeros(1, dtype=torch.int64)
-        whole = identity()
-        heard = comm.gather(whole.compress(2 * models - start, comm.workers), whole)
-        heard = received(heard, deviation, seed, 2 * t, everyone)
-        return State(heard.mean(0), models, start.expand_as(models), heard.T, penalty * inverse, t + 1)
+        inverse, models = nearest(matrices, linear, penalty, start)
+        heard, first = links.begin(comm, 2 * models - start), torch.ones(1, dtype=torch.int64)
+        return State(heard.mean(1), models, start.expand_as(models), heard, penalty * inverse, first)
 
     def step(comm: Comm, gradient: Gradient, state: State) -> tuple[State, Info]:
-        t, whole = state.round.cpu(), identity()
-        who = schedule(seed, t, comm.size, scheduled)
-        mine = torch.isin(comm.workers, who).to(state.x.device)[:, None]
-        sent = comm.broadcast(state.x, who).expand_as(state.models)
-        told = torch.where(mine, received(sent, deviation, seed, 2 * t + 1, comm.workers), state.told)  # (1)
+        turn = links.down(comm, state.x, state.round)
+        told = torch.where(turn.mine, turn.told, state.told)  # (1)
         models = state.models + torch.einsum("kij,kj->ki", state.mixing, told - state.models)  # (2)
         if not continual:
-            models = torch.where(mine, models, state.models)
-        answers = (2 * models - state.models)[mine[:, 0]]
-        arrived = comm.gather(whole.compress(answers, comm.workers), whole, who)
-        heard = state.heard.clone()
-        heard[:, who.to(state.x.device)] = received(arrived, deviation, seed, 2 * t, who).T  # (3)
+            models = torch.where(turn.mine, models, state.models)
+        heard = links.up(comm, turn, 2 * models - state.models, state.heard)  # (3)
         x = heard.mean(1)  # (4)
         return State(x, models, told, heard, state.mixing, state.round + 1), Info((models - x).square().sum(1))
 

@@ -7,14 +7,57 @@ of (seed, round, worker), wherever a worker lives (`parts/torch_random.py`).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from backchannel.parts.comm import Comm
+from backchannel.parts.compressors import identity
 from backchannel.parts.exchange import Gradient
 from backchannel.parts.torch_random import keys, normal, uniform
 
 _SCHEDULE = -1  # who draws the schedule, beside the workers
+
+
+class Turn(NamedTuple):
+    """A round in which the server has spoken and the clients have not yet answered."""
+
+    number: Tensor  # int64[1]: of the round
+    who: Tensor  # int64[c]: the clients that take part
+    mine: Tensor  # bool[local, 1]: which of those that live here do
+    told: Tensor  # [local, d]: what they receive; the rows of the others did not come
+
+
+class NoisyLinks(NamedTuple):
+    """Links between a server and its clients: noise of `deviation`, and `scheduled` clients in a round."""
+
+    scheduled: int
+    deviation: float
+    seed: int
+
+    def begin(self, comm: Comm, answers: Tensor) -> Tensor:
+        """What the server hears before round 1, of all clients: [d, n], a column for each."""
+        whole, first = identity(), torch.zeros(1, dtype=torch.int64)
+        arrived = comm.gather(whole.compress(answers, comm.workers), whole)
+        return received(arrived, self.deviation, self.seed, first, torch.arange(comm.size)).T
+
+    def down(self, comm: Comm, x: Tensor, number: Tensor) -> Turn:
+        """The server draws who takes part in round `number` and sends them x."""
+        number = number.cpu()
+        who = schedule(self.seed, number, comm.size, self.scheduled)
+        mine = torch.isin(comm.workers, who).to(x.device)[:, None]
+        sent = comm.broadcast(x, who).expand(len(comm.workers), -1)
+        return Turn(number, who, mine, received(sent, self.deviation, self.seed, 2 * number + 1, comm.workers))
+
+    def up(self, comm: Comm, turn: Turn, answers: Tensor, heard: Tensor) -> Tensor:
+        """Those who take part answer, of [local, d]; what the server has then heard last of each client: [d, n]."""
+        whole = identity()
+        arrived = comm.gather(whole.compress(answers[turn.mine[:, 0]], comm.workers), whole, turn.who)
+        heard = heard.clone()
+        answer = received(arrived, self.deviation, self.seed, 2 * turn.number, turn.who)
+        heard[:, turn.who.to(heard.device)] = answer.T
+        return heard
 
 
 def check(penalty: float, scheduled: int, deviation: float) -> None:
@@ -38,6 +81,12 @@ def received(sent: Tensor, deviation: float, seed: int, use: Tensor, workers: Te
     if deviation == 0:
         return sent
     return sent + deviation * normal(keys(seed, use, workers), sent.shape[1]).to(sent)
+
+
+def nearest(matrices: Tensor, linear: Tensor, penalty: float, start: Tensor) -> tuple[Tensor, Tensor]:
+    """(A_k + rho I)^{-1} [local, d, d], and the minima of f_k(w) + rho |w - start|^2 / 2: [local, d]."""
+    inverse = torch.linalg.inv(matrices + penalty * torch.eye(len(start)).to(start))
+    return inverse, torch.einsum("kij,kj->ki", inverse, linear + penalty * start)
 
 
 def quadratics(gradient: Gradient, start: Tensor, scheduled: int, size: int) -> tuple[Tensor, Tensor]:
