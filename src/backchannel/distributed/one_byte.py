@@ -230,7 +230,12 @@ class OneByte(CheckedOptimizer):
 
     def _state(self) -> dict[str, Any]:
         """Of all weights together: kept with the first."""
-        return self.state[next(p for group in self.param_groups for p in group["params"] if p.requires_grad)]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    found: dict[str, Any] = self.state[parameter]
+                    return found
+        raise ValueError("there is no parameter that requires a gradient: all are frozen")
 
     def _rates(self) -> tuple[float, ...]:
         return tuple(float(group["lr"]) for group in self.param_groups)

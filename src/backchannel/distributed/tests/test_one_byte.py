@@ -203,6 +203,10 @@ def test_wrong_arguments_and_rounds():
     for name, value in (("clip", 0.0), ("perturbation", math.inf)):
         with pytest.raises(ValueError, match=f"{name} must be positive, not {value}"):
             one_byte([weights], **({"lr": 0.1, "clip": 1.0} | {name: value}))
+    frozen = one_byte([torch.ones(3)], lr=0.1, clip=1.0)
+    for use in (lambda: frozen.step(lambda: torch.tensor(1.0)), frozen.join, lambda: frozen.round):
+        with pytest.raises(ValueError, match="there is no parameter that requires a gradient: all are frozen"):
+            use()
     with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^63\), not -1"):
         one_byte([weights], 0.1, 1.0, seed=-1)
     optimizer = one_byte([weights], 0.1, 1.0)
