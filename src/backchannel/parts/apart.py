@@ -26,11 +26,11 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import backchannel
 from backchannel.parts.comm import NO_GRADIENT, Comm, TorchComm
-from backchannel.parts.outer import Outer
+from backchannel.parts.outer import Outer, check_method
 
 _wrapped: WeakSet[nn.Module] = WeakSet()
 
@@ -53,11 +53,11 @@ def wrap(
 
     Raises:
         ValueError: if weights, the method's settings or versions differ between processes, if parameters are on
-            several devices, or if the model is wrapped already.
+            several devices, or if the model is wrapped already or is in another wrapper.
         RuntimeError: if there is no process group, or a process does not come.
     """
-    if isinstance(model, DistributedDataParallel):
-        raise ValueError("the model is in DistributedDataParallel, which sends every gradient: wrap the plain module")
+    check_method(method)
+    check_model(model)
     if model in _wrapped:
         raise ValueError("the model is wrapped already: settle() ends that")
     return Apart(model, optimizer, method, TorchComm() if comm is None else comm, saved)
@@ -139,6 +139,14 @@ class Apart:
         self.state = type(self.state)(**fields)
         self.comm.restore(dict(saved["pending"]))
         self.comm.up, self.comm.down = saved["bits"]
+
+
+def check_model(model: nn.Module) -> None:
+    """ValueError if the model is in a wrapper of torch's own that brings gradients together."""
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError("the model is in DistributedDataParallel, which sends every gradient: wrap the plain module")
+    if isinstance(model, DataParallel):
+        raise ValueError("the model is in DataParallel: wrap the plain module, in one process for each device")
 
 
 def flat(parameters: Iterable[Tensor]) -> Tensor:

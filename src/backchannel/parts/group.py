@@ -137,7 +137,7 @@ def connect(address: str, rank: int, size: int, limit: float = 300.0) -> Group:
     """Meet `size` processes at "host:port"; process 0 keeps the store there.
 
     Args:
-        address: where process 0 listens.
+        address: where process 0 listens; an IPv6 address is in brackets: "[::1]:29500".
         rank: of this process, 0 to size - 1.
         size: how many processes.
         limit: seconds that any wait may take.
@@ -149,6 +149,10 @@ def connect(address: str, rank: int, size: int, limit: float = 300.0) -> Group:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"an address is host:port, not {address!r}")
+    if bracketed := host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if bracketed != (":" in host):
+        raise ValueError(f"of an address the host is in brackets if it is IPv6, as in [::1]:29500, not {address!r}")
     if not 0 <= rank < size:
         raise ValueError(f"rank must lie in 0 to {size - 1}, not {rank}")
     if not limit > 0:

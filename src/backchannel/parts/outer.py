@@ -34,6 +34,15 @@ class Outer(NamedTuple):
     step: Callable[[Comm, Tensor, State, int], tuple[Tensor, State, Any]]
 
 
+def check_method(method: Any) -> None:
+    """ValueError unless this is an outer method, ready to run."""
+    name = getattr(method, "__name__", type(method).__name__)
+    if callable(method):
+        raise ValueError(f"{name} is what makes the method: call it: {name}(steps=...)")
+    if not isinstance(method, Outer):
+        raise ValueError(f"method must be an outer one, as diloco(steps=...) makes it, not of type {name}")
+
+
 def nesterov(x: Tensor, momentum: Tensor, gradient: Tensor, step_size: float, decay: float) -> tuple[Tensor, Tensor]:
     """m = decay m + g;  x = x - step_size (g + decay m): the outer optimiser of DiLoCo. Returns x and m."""
     momentum = decay * momentum + gradient

@@ -12,14 +12,14 @@ from pathlib import Path
 
 def run_processes(
     code: str, arguments: Callable[[int], Sequence[str]], count: int, folder: Path, timeout: float
-) -> None:
-    """Run Python's `code` in `count` processes and wait until all have ended well.
+) -> list[str]:
+    """Run Python's `code` in `count` processes and wait until all have ended well; returns what each wrote.
 
     Args:
         code: of a program.
         arguments: what process `rank` finds in `sys.argv[1:]`.
         count: how many.
-        folder: where `RANK.err` takes what each writes.
+        folder: where `RANK.txt` takes what each writes, on both of its streams.
         timeout: seconds for everything.
 
     Raises:
@@ -30,7 +30,7 @@ def run_processes(
     processes = []
     try:
         for rank in range(count):
-            with open(folder / f"{rank}.err", "wb") as wrote:
+            with open(folder / f"{rank}.txt", "wb") as wrote:
                 command = [sys.executable, "-c", code, *arguments(rank)]
                 processes.append(subprocess.Popen(command, env=environment, stdout=wrote, stderr=wrote))
         _await(processes, folder, timeout)
@@ -38,6 +38,7 @@ def run_processes(
         for process in processes:
             process.kill()
             process.wait()
+    return [(folder / f"{rank}.txt").read_text() for rank in range(count)]
 
 
 def _await(processes: list[subprocess.Popen[bytes]], folder: Path, timeout: float) -> None:
@@ -51,8 +52,8 @@ def _await(processes: list[subprocess.Popen[bytes]], folder: Path, timeout: floa
     else:
         failed, missing = [rank for rank, process in enumerate(processes) if process.returncode], []
     if failed:
-        wrote = (folder / f"{failed[0]}.err").read_text()[-2000:]
+        wrote = (folder / f"{failed[0]}.txt").read_text()[-2000:]
         raise RuntimeError(f"rank {failed[0]} of {len(processes)} failed: {wrote}")
     if missing:
-        wrote = "".join((folder / f"{rank}.err").read_text()[-1000:] for rank in missing)
+        wrote = "".join((folder / f"{rank}.txt").read_text()[-1000:] for rank in missing)
         raise TimeoutError(f"rank {', '.join(map(str, missing))} did not answer within {timeout} seconds. {wrote}")

@@ -1,8 +1,6 @@
 """wrap: scripts, alone and in real processes, equal what is simulated; what fails leaves everything as it was."""
 
 import io
-import subprocess
-import sys
 from concurrent.futures import Future
 
 import pytest
@@ -16,6 +14,7 @@ from torch.distributed.fsdp import fully_shard  # noqa: E402
 
 from backchannel.distributed import wrap  # noqa: E402
 from backchannel.distributed.diloco import diloco  # noqa: E402
+from backchannel.distributed.ef21 import ef21  # noqa: E402
 from backchannel.distributed.sparse_loco import sparse_loco  # noqa: E402
 from backchannel.distributed.streaming_diloco import streaming_diloco  # noqa: E402
 from backchannel.parts.apart import flat, put, terms  # noqa: E402
@@ -23,6 +22,7 @@ from backchannel.parts.comm import Stacked  # noqa: E402
 from backchannel.parts.compressors import top_k  # noqa: E402
 from backchannel.parts.local_training import train  # noqa: E402
 from backchannel.parts.tests.test_group import free_address  # noqa: E402
+from backchannel.testing.processes import run_processes  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -188,6 +188,12 @@ def test_models_that_cannot_be_wrapped():
         each.requires_grad_(False)
     with pytest.raises(ValueError, match="the model has no parameters that are trained"):
         wrap(net, adam(net.parameters()), diloco(2), Stacked(1))
+    with pytest.raises(ValueError, match=r"diloco is what makes the method: call it: diloco\(steps=\.\.\.\)"):
+        wrap(net, adam(net.parameters()), diloco, Stacked(1))
+    with pytest.raises(ValueError, match=r"method must be an outer one, as diloco.* makes it, not of type Exchange"):
+        wrap(net, adam(net.parameters()), ef21(top_k(1), 0.1), Stacked(1))
+    with pytest.raises(ValueError, match="the model is in DataParallel: wrap the plain module, in one process"):
+        wrap(nn.DataParallel(net), adam(net.parameters()), diloco(2), Stacked(1))
     mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
     with pytest.raises(ValueError, match="all parameters must be on one device; these are on cpu, meta"):
         wrap(mixed, adam(mixed.parameters()), diloco(2), Stacked(1))
@@ -225,6 +231,7 @@ WORKER = """
 import sys, torch
 torch.set_num_threads(1)
 from backchannel.distributed import TorchComm, connect, wrap
+from backchannel.distributed.ef21 import ef21  # noqa: E402
 from backchannel.distributed.sparse_loco import sparse_loco
 from backchannel.parts.apart import flat
 from backchannel.parts.compressors import top_k
@@ -250,24 +257,16 @@ except (RuntimeError, ValueError) as error:
 """
 
 
-def _two(what):
+def _two(folder, what):
     address = free_address()
-    commands = [[sys.executable, "-c", WORKER, address, str(rank), what] for rank in range(2)]
-    processes = [
-        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for each in commands
-    ]
-    try:
-        return [process.communicate(timeout=60)[0].strip() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    return [each.strip() for each in run_processes(WORKER, lambda rank: [address, str(rank), what], 2, folder, 60.0)]
 
 
-def test_two_processes_are_what_is_simulated():
+def test_two_processes_are_what_is_simulated(tmp_path):
     comm = Stacked(2)
     curve = train(sparse_loco(3, compressor=top_k(5)), comm, [model(), model()], adam, loss, 9, lambda net: 0.0, 9)
     expected = " ".join(str(each) for each in [comm.up, *curve.state.x.tolist()])
-    assert _two("train") == [expected, expected]
+    assert _two(tmp_path, "train") == [expected, expected]
 
 
 @pytest.mark.parametrize(
@@ -278,9 +277,9 @@ def test_two_processes_are_what_is_simulated():
         ("nan", "ValueError worker 1 has numbers that are not finite"),
     ],
 )
-def test_both_processes_refuse(what, sentence):
-    assert all(wrote.startswith(sentence) for wrote in _two(what))
+def test_both_processes_refuse(tmp_path, what, sentence):
+    assert all(wrote.startswith(sentence) for wrote in _two(tmp_path, what))
 
 
-def test_a_process_that_is_gone_is_named():
-    assert "process 1 did not come" in _two("die")[0]
+def test_a_process_that_is_gone_is_named(tmp_path):
+    assert "process 1 did not come" in _two(tmp_path, "die")[0]

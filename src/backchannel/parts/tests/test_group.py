@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from socket import create_server
+from socket import AF_INET6, create_server
 
 import pytest
 
@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="groups of processes need torch")
 import torch.distributed as dist
 
 from backchannel.parts.group import connect, current
+from backchannel.testing.processes import run_processes
 
 WORKER = """
 import sys, torch
@@ -38,28 +39,20 @@ def free_address():
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def _run(what, code=WORKER):
+def _run(folder, what, code=WORKER):
     address = free_address()
-    arguments = [[sys.executable, "-c", code, address, str(rank), what] for rank in range(3)]
-    processes = [
-        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for each in arguments
-    ]
-    try:
-        return [process.communicate(timeout=60)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    return run_processes(code, lambda rank: [address, str(rank), what], 3, folder, 60.0)
 
 
-def test_all_have_all_in_one_order_and_differences_are_named():
-    wrote = _run("live")
+def test_all_have_all_in_one_order_and_differences_are_named(tmp_path):
+    wrote = _run(tmp_path, "live")
     for one in wrote:
         assert one.splitlines()[0] == "[[0, 10, 20], [1, 11, 21], [2, 12, 22]] 0", one
         assert one.splitlines()[1] == "the colour: process 2 differs from process 0"
 
 
-def test_who_is_missing_is_named():
-    wrote = _run("die")
+def test_who_is_missing_is_named(tmp_path):
+    wrote = _run(tmp_path, "die")
     for one in wrote[:2]:
         assert re.search(r"exchange 5 failed: process 2 did not come", one), one
 
@@ -67,6 +60,9 @@ def test_who_is_missing_is_named():
 def test_a_group_that_cannot_be():
     with pytest.raises(ValueError, match="an address is host:port, not 'here'"):
         connect("here", 0, 1)
+    for wrong in ("::1:29500", "[host]:29500", "[::1:29500"):
+        with pytest.raises(ValueError, match=r"the host is in brackets if it is IPv6, as in \[::1\]:29500, not "):
+            connect(wrong, 0, 1)
     with pytest.raises(ValueError, match="rank must lie in 0 to 1, not 2"):
         connect("127.0.0.1:1", 2, 2)
     with pytest.raises(ValueError, match="limit must be positive, not nan"):
@@ -134,6 +130,17 @@ def test_one_process_is_a_group():
     group.close()
 
 
+def test_an_ipv6_address_is_in_brackets():
+    try:
+        with create_server(("::1", 0), family=AF_INET6) as server:
+            port = server.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    group = connect(f"[::1]:{port}", 0, 1, limit=10.0)
+    group.same("anything", 3)
+    group.close()
+
+
 BESIDE = """
 import sys, time, torch
 import torch.distributed as dist
@@ -155,6 +162,6 @@ group.close()
 """
 
 
-def test_collectives_of_the_program_do_not_meet_those_of_the_group():
-    wrote = _run("live", BESIDE)
+def test_collectives_of_the_program_do_not_meet_those_of_the_group(tmp_path):
+    wrote = _run(tmp_path, "live", BESIDE)
     assert {one.strip() for one in wrote} == {str([(3, [k, 1 + k, 2 + k]) for k in range(5)])}
