@@ -13,16 +13,16 @@ What the lighthouse is to this, it is to everybody: without it no round can begi
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import nn
 
-from backchannel.parts.apart import flat, put
+from backchannel.parts.apart import check_model, flat, put
 from backchannel.parts.comm import Stacked, TorchComm
 from backchannel.parts.group import Group
-from backchannel.parts.outer import Outer
+from backchannel.parts.outer import Outer, check_method
+from backchannel.parts.torchft_manager import managed
 
 
 def wrap_elastic(
@@ -47,8 +47,12 @@ def wrap_elastic(
 
     Raises:
         ImportError: without torchft.
+        ValueError: for a method that does not wait for its exchanges, a model in DataParallel or
+            DistributedDataParallel, or an address that is none.
         RuntimeError: if the lighthouse does not answer.
     """
+    check_method(method)
+    check_model(model)
     return Elastic(model, optimizer, method, name, lighthouse, least, limit)
 
 
@@ -66,13 +70,9 @@ class Elastic:
         method: Outer,
         name: str,
         lighthouse: str,
-        least: int = 1,
-        limit: float = 60.0,
+        least: int,
+        limit: float,
     ):
-        try:
-            from torchft import Manager, ProcessGroupGloo
-        except ImportError as error:
-            raise ImportError("elastic training needs torchft: pip install 'backchannel[elastic]'") from error
         self.parameters = [each for each in model.parameters() if each.requires_grad]
         self.optimizer, self.method = getattr(optimizer, "optimizer", optimizer), method
         self._lighthouse = lighthouse
@@ -85,24 +85,9 @@ class Elastic:
             raise ValueError(
                 "elastic training needs a method that waits for its exchanges, as diloco and sparse_loco do"
             )
-        within = timedelta(seconds=limit)
-        self._processes = ProcessGroupGloo(timeout=within)
-        self._manager = Manager(
-            pg=self._processes,
-            load_state_dict=self._catch_up,
-            state_dict=self._shared,
-            min_replica_size=least,
-            use_async_quorum=False,
-            timeout=within,
-            quorum_timeout=within,
-            connect_timeout=within,
-            rank=0,
-            world_size=1,
-            store_addr="127.0.0.1",
-            store_port=_store(within),
-            lighthouse_addr=lighthouse,
-            replica_id=name,
-        )
+        found = managed(name, lighthouse, least, limit, self._shared, self._catch_up, differ=True)
+        self._manager, self._processes = found.manager, found.processes
+        self._store: Any = found.store
         self._hook = self.optimizer.register_step_post_hook(lambda *_: self._stepped())
 
     def _stepped(self) -> None:
@@ -133,10 +118,11 @@ class Elastic:
             self.lost += 1
 
     def close(self) -> None:
-        """Leave: the others go on."""
+        """Leave, and let go of the store: the others go on."""
         self._hook.remove()
         with contextlib.suppress(RuntimeError):  # torchft's own threads may be gone already
             self._manager.shutdown(wait=False)
+        self._store = None
 
     def _shared(self) -> dict[str, Any]:
         """What one who catches up needs."""
@@ -149,14 +135,3 @@ class Elastic:
         self.rounds, self.t = saved["rounds"], saved["t"]
         self.optimizer.load_state_dict(saved["optimizer"])
         put(self.parameters, self.state.x)
-
-
-def _store(within: timedelta) -> int:
-    """The port of a store that lives in this process: torchft wants one for each worker."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    _kept.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=within))
-    return int(_kept[-1].port)
-
-
-_kept: list[Any] = []

@@ -61,3 +61,11 @@ def test_over_slow_links_bytes_are_those_of_the_interface():
     assert looks["diloco"][-1].bits == 2 * 32 * parameters
     assert payload < looks["diloco"][-1].megabytes < 1.1 * payload + 0.02
     assert looks["ddp"][-1].seconds > 3 * looks["diloco"][-1].seconds / 2  # six exchanges against two
+
+
+def test_diloco_as_torchft_has_it_is_ours():
+    pytest.importorskip("torchft", reason="a contestant of its own")
+    looks = contest(TINY, None, ["diloco", "torchft_diloco"], lambda key, look: None)
+    ours, theirs = ([(look.step, look.loss) for look in looks[key]] for key in ("diloco", "torchft_diloco"))
+    assert [step for step, _ in ours] == [step for step, _ in theirs] == [3, 6]
+    assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], rel=1e-5)
