@@ -79,19 +79,19 @@ def convert(
     problems = Problems(skip_bad_rows)
     store = Store(name, text=True, progress=progress)
     try:
-        with _beside(path) as beside:
+        with beside(path) as where:
             if format == "jsonl" and items is None and columns is None:
-                copied = _copy_records(store, name, source_format, beside, gzipped, problems)
+                copied = _copy_records(store, name, source_format, where, gzipped, problems)
                 if copied is not None:
                     return copied + problems.notes()
             found = fill(store, name, source_format, columns, items, problems, logged_by)
             writer = Writer(store, found or {})
             if format in ("csv", "parquet"):
-                write_table(writer, beside, format, gzipped)
+                write_table(writer, where, format, gzipped)
             elif format == "open-bandit":
-                write_open_bandit(writer, beside, gzipped)
+                write_open_bandit(writer, where, gzipped)
             else:
-                with gzip.open(beside, "wb") if gzipped else open(beside, "wb") as file:
+                with gzip.open(where, "wb") if gzipped else open(where, "wb") as file:
                     if format == "jsonl":
                         write_native(writer, file)
                     else:
@@ -132,19 +132,19 @@ def _format_of(path: Path) -> str:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def beside(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it replaces `path` if nothing fails, and vanishes if something does."""
     if path.is_dir():
         raise LogError(f"{path} is a directory; expected the name of a file to write")
     if not path.parent.is_dir():
         raise LogError(f"{path} cannot be written: the directory {path.parent} does not exist")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield beside
-        with open(beside, "rb+") as file:
+        yield made
+        with open(made, "rb+") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        made.replace(path)
     except OSError as error:
         raise LogError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        made.unlink(missing_ok=True)

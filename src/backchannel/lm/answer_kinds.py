@@ -71,7 +71,7 @@ def _rankings(records: Iterable[Record], left: Counter[str]) -> Iterator[Record]
     for record in _grouped(records, left, alone="ratings without another of the same prompt and annotator"):
         if isinstance(record, Ranked):
             yield record
-        elif isinstance(record, Preference) and record.strength == 0.5:
+        elif isinstance(record, Preference) and record.tie:
             left["ties"] += 1
         elif isinstance(record, Preference):
             _drop(record, left, "strength", "gap")
@@ -91,7 +91,7 @@ def _singles(records: Iterable[Record], left: Counter[str]) -> Iterator[Record]:
                 continue
             for place, (answer, score) in enumerate(zip(record.answers, record.scores, strict=True)):
                 yield Rated(record.prompt, answer, score=score, **_shared(record, f"{place + 1}"))
-        elif record.strength == 0.5:
+        elif record.tie:
             left["ties"] += 1
         else:
             _drop(record, left, "strength", "gap")
@@ -110,7 +110,7 @@ def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[R
                 left["answers that are bad"] += 1
                 continue
             best = record.answer
-        elif record.strength == 0.5:
+        elif record.tie:
             left["ties"] += 1
             continue
         else:

@@ -67,6 +67,11 @@ class Preference(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
             raise ValueError(f"strength must be a probability, not {self.strength}")
         _check_finite("gap", self.gap)
 
+    @property
+    def tie(self) -> bool:
+        """Whether neither answer is better: no loss that reads no strength may take one as chosen."""
+        return self.strength == 0.5
+
 
 class Rated(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     """One answer: good or bad, or with a score, higher is better; with neither it is a demonstration."""
