@@ -1,0 +1,97 @@
+"""Evaluation: held-out records and answers drawn from the model before and after, judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backchannel.align.examples import Example, batch, weights
+from backchannel.align.judges import Judge, plain
+from backchannel.align.result import Drawn, HeldOut, Sample
+from backchannel.ledger.intervals import student
+from backchannel.lm.answers import Record
+from backchannel.parts.objectives import Objective
+
+
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(to train on, to judge by): by a hash of prompt and seed, so that a prompt's records stay together."""
+    places = [_place(example.prompt, seed) for example in examples]
+    ranks = sorted(set(places))
+    held = set(ranks[: int(len(ranks) * share)])
+    if share > 0 and not held and len(ranks) > 1:
+        held = set(ranks[:1])
+    train = [each for each, place in zip(examples, places, strict=True) if place not in held]
+    return train, [each for each, place in zip(examples, places, strict=True) if place in held]
+
+
+def held_out(
+    objective: Objective[Any], examples: Sequence[Example], sums: Callable[[Sequence[Example]], Tensor], most: int
+) -> HeldOut:
+    """The loss and the margins of records that were not trained on, `most` at a time; `sums` as of the model now."""
+    total = weight = 0.0
+    margins: list[float] = []
+    for start in range(0, len(examples), most):
+        some = examples[start : start + most]
+        with torch.no_grad():
+            each, info = objective(batch(objective, some, sums(some)))
+        counted = weights(objective, some).to(each.device)
+        total, weight = total + float((each * counted).sum()), weight + float(counted.sum())
+        if hasattr(info, "margin"):
+            margins += info.margin.double().tolist()
+    found = HeldOut(len(examples), total / weight if weight else float("nan"), margins=margins)
+    if margins:
+        found.accuracy = float(np.mean([0.5 if m == 0 else float(m > 0) for m in margins]))
+    return found
+
+
+def drawn(
+    records: Sequence[Record],
+    before: Sequence[tuple[str, int, bool]],
+    after: Sequence[tuple[str, int, bool]],
+    judge: Judge | None,
+    name: str,
+) -> Drawn:
+    """What answers show.
+
+    Args:
+        records: whose prompts were answered.
+        before: text, number of tokens and whether it came to an end, of each answer.
+        after: of each answer from after.
+        judge: says which is better.
+        name: of the judge.
+    """
+    prompts = [record.prompt for record in records]
+    samples = [
+        Sample(plain(prompt), one[0], other[0]) for prompt, one, other in zip(prompts, before, after, strict=True)
+    ]
+    found = Drawn(
+        samples,
+        lengths=tuple(float(np.mean([each[1] for each in side])) for side in (before, after)),  # type: ignore[arg-type]
+        endless=tuple(float(np.mean([not each[2] for each in side])) for side in (before, after)),  # type: ignore[arg-type]
+    )
+    if judge is None:
+        return found
+    verdict = judge(prompts, [each[0] for each in after], [each[0] for each in before])
+    for sample, win in zip(samples, verdict.wins, strict=True):
+        sample.win = win
+    if verdict.scores is not None:
+        for sample, (late, early) in zip(samples, verdict.scores, strict=True):
+            sample.scores = early, late
+        found.scores = tuple(float(np.mean([pair[i] for pair in verdict.scores])) for i in (1, 0))  # type: ignore[assignment]
+    heard = np.array([win for win in verdict.wins if win is not None])
+    found.judge, found.silent = name, len(samples) - len(heard)
+    if len(heard):
+        found.wins = float(heard.mean())
+    if len(heard) > 1:
+        low, high = student(heard)
+        found.interval = max(0.0, low), min(1.0, high)
+    return found
+
+
+def _place(prompt: list[int], seed: int) -> bytes:
+    return hashlib.sha256(repr((seed, prompt)).encode()).digest()

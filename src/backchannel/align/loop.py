@@ -1,0 +1,204 @@
+"""The loop of training: `transformers.Trainer`, with an objective in place of a model's own loss.
+
+Processes, mixed precision, sharding, checkpoints and resuming are the Trainer's. What is ours is the loss. Of the
+examples of an optimizer's step, however they are split over micro-batches and processes,
+
+    L = sum_i w_i loss_i / sum_i w_i
+
+with the objective's weights w: the denominator is known before the first of them is computed, so that the gradient does
+not depend on the split. (A mean of means, where parts differ in size or weight, is another loss.)
+
+A loss that is no number stops training before anything has moved, and names the records.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from backchannel.align.examples import Example, batch, weights
+from backchannel.parts.objectives import Objective, Pairs
+
+Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
+"""(model, examples) -> log-probabilities of all their answers, in order, with their gradients."""
+
+
+class Batch:
+    """Examples that the Trainer hands on as they are."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self.examples = list(examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+class Loop(Trainer):
+    """A Trainer that descends an objective."""
+
+    objective: Objective[Any]
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        args: TrainingArguments,
+        examples: Sequence[Example],
+        objective: Objective[Any],
+        logs: Logs,
+        callbacks: Sequence[TrainerCallback] = (),
+    ):
+        """Wrap a model.
+
+        Args:
+            model: what is trained.
+            args: of the Trainer.
+            examples: what it learns from; where the objective reads a reference, with `before`.
+            objective: the loss.
+            logs: how log-probabilities are found.
+            callbacks: of the Trainer.
+        """
+        if args.n_gpu > 1:
+            raise ValueError("several GPUs in one process are not supported: start one process for each with torchrun")
+        args.remove_unused_columns = False
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=list(examples),
+            data_collator=lambda some: {"batch": Batch(some)},
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(PrinterCallback)  # the log is the caller's to show
+        self.objective, self._logs = objective, logs
+        self.model_accepts_loss_kwargs = True  # the loss is normalised over all that a step sees
+        self._sums: dict[str, float] = defaultdict(float)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """The sum of the weights over the micro-batches of a step, and over processes."""
+        own = sum((float(weights(self.objective, each["batch"].examples).sum()) for each in batch_samples), 0.0)
+        total = torch.tensor(own, device=device)
+        return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """This micro-batch's share of L; gradients of processes are averaged, so it counts as often as there are."""
+        some = inputs["batch"].examples
+        with self.accelerator.autocast():
+            now = redirected(model, self.accelerator.unwrap_model(model), self._logs, some)
+        read = batch(self.objective, some, now)
+        each, info = self.objective(read)
+        if not bool(torch.isfinite(each).all()):
+            wrong = [self._name(some[int(i)]) for i in (~torch.isfinite(each)).nonzero()[:3, 0]]
+            raise FloatingPointError(f"the loss is not finite at {', '.join(wrong)}: nothing was changed in this step")
+        weight = torch.ones_like(each) if self.objective.weight is None else self.objective.weight(read)
+        total = weight.sum() if num_items_in_batch is None else num_items_in_batch
+        self._count(each, weight, read, info)
+        loss = (each * weight).sum() / total * self.args.world_size
+        return (loss, {"info": info}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With means, over the examples since the last time, of what the objective says of them."""
+        if "loss" in logs and self._sums["examples"]:
+            names = [name for name in self._sums if name not in ("examples", "weight", "loss")]
+            values = torch.tensor([self._sums[name] for name in ("examples", "weight", "loss", *names)])
+            if self.args.world_size > 1:
+                values = self.accelerator.reduce(values.to(self.args.device), "sum").cpu()
+            count, weight, loss, *others = values.tolist()
+            logs |= {"loss": loss / weight} | {name: value / count for name, value in zip(names, others, strict=True)}
+            self._sums.clear()
+        super().log(logs, start_time)
+
+    def _count(self, each: Tensor, weight: Tensor, read: Any, info: Any) -> None:
+        with torch.no_grad():
+            said = {"examples": torch.ones_like(each), "weight": weight, "loss": each * weight} | info._asdict()
+            if isinstance(read, Pairs):
+                said |= {"chosen_length": read.chosen_length, "rejected_length": read.rejected_length}
+                if self.objective.reference:
+                    said["chosen_gain"] = read.policy_chosen - read.reference_chosen
+                    said["rejected_gain"] = read.policy_rejected - read.reference_rejected
+            if "margin" in said:
+                said["accuracy"] = (said["margin"] > 0).to(each.dtype) + 0.5 * (said["margin"] == 0)
+            for name, value in said.items():
+                self._sums[name] += float(value.double().reshape(len(each), -1).mean(1).sum())
+
+    def _name(self, example: Example) -> str:
+        known: Any = self.train_dataset
+        place = next(i for i, each in enumerate(known) if each is example)
+        return f"record {example.record.id!r}" if example.record.id else f"training record {place}"
+
+
+def redirected(wrapper: nn.Module, inner: nn.Module, compute: Callable[..., Any], *given: Any) -> Any:
+    """`compute(inner, *given)`, called by way of `wrapper`'s own forward.
+
+    Wrappers that share gradients or parameters among processes begin and end their work in their `forward`; what goes
+    past it would be trained on one process alone, without a word.
+    """
+    if wrapper is inner:
+        return compute(inner, *given)
+    forward = inner.forward
+
+    def once(*_: Any, **__: Any) -> Any:
+        inner.forward = forward
+        return compute(inner, *given)
+
+    inner.forward = once
+    try:
+        return wrapper()
+    finally:
+        inner.forward = forward
+
+
+class Progress(TrainerCallback):
+    """Tell somebody how far training is."""
+
+    def __init__(self, tell: Callable[[str, float], None]):
+        self.tell = tell
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """After each step of the optimizer."""
+        loss = next((each["loss"] for each in reversed(state.log_history) if "loss" in each), None)
+        what = "training" if loss is None else f"training, loss {loss:.3f}"
+        self.tell(what, state.global_step / max(1, state.max_steps))
+
+
+class Interrupt(TrainerCallback):
+    """Ctrl-C ends training after the step at hand, and what was trained is saved; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While training: only the main thread hears signals."""
+        import threading
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = signal.getsignal(signal.SIGINT)
+
+        def hear(number: int, frame: Any) -> None:
+            self.asked = True
+            signal.signal(signal.SIGINT, earlier)
+
+        signal.signal(signal.SIGINT, hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, earlier)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Stop and save."""
+        if self.asked:
+            control.should_training_stop = control.should_save = True

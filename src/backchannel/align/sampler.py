@@ -1,0 +1,91 @@
+"""Samplers: answers of a model to prompts in tokens. `Transformers` draws them with the model's own cache of keys.
+
+A sampler is `sample(prompts, count, seed) -> [prompt][count] answers in tokens`, each with its end if it came to one;
+so that one that asks a server of its own can stand in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+
+class Sampler(Protocol):
+    """Draws answers."""
+
+    def __call__(self, prompts: Sequence[list[int]], count: int, seed: int) -> list[list[list[int]]]:
+        """`count` answers to each prompt."""
+
+
+class Transformers:
+    """Answers of a causal model of transformers, in batches of prompts of much the same length."""
+
+    def __init__(
+        self,
+        model: Any,
+        ends: Sequence[int],
+        pad: int,
+        most: int = 128,
+        temperature: float = 1.0,
+        batch: int = 16,
+    ):
+        """Take a model as it is: with its adapter on or off.
+
+        Args:
+            model: of transformers, or with an adapter of peft.
+            ends: tokens that end an answer.
+            pad: token to fill up with, behind a mask.
+            most: tokens of an answer.
+            temperature: 0 takes the likeliest token.
+            batch: answers at a time.
+        """
+        if most < 1 or temperature < 0:
+            raise ValueError(f"most must be 1 or more and temperature at least 0, not {most} and {temperature}")
+        self.model, self.ends, self.pad = model, list(ends), pad
+        self.most, self.temperature, self.batch = most, temperature, batch
+
+    def __call__(self, prompts: Sequence[list[int]], count: int, seed: int) -> list[list[list[int]]]:
+        """`count` answers to each prompt. Torch's own generator is left as it was."""
+        jobs = sorted((len(prompt), i) for i, prompt in enumerate(prompts) for _ in range(count))
+        found: list[list[list[int]]] = [[] for _ in prompts]
+        training = self.model.training
+        self.model.eval()
+        device = self.model.device
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                for start in range(0, len(jobs), self.batch):
+                    some = [i for _, i in jobs[start : start + self.batch]]
+                    for i, answer in zip(some, self._answers([prompts[i] for i in some]), strict=True):
+                        found[i].append(answer)
+        finally:
+            self.model.train(training)
+        return found
+
+    @torch.no_grad()
+    def _answers(self, prompts: list[list[int]]) -> list[list[int]]:
+        width = max(map(len, prompts))
+        rows = torch.tensor([[self.pad] * (width - len(each)) + each for each in prompts], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in prompts], device=rows.device)
+        how: dict[str, Any] = {"do_sample": False, "temperature": None}
+        if self.temperature > 0:
+            how = {"do_sample": True, "temperature": self.temperature}
+        drawn = self.model.generate(
+            input_ids=rows,
+            attention_mask=mask,
+            max_new_tokens=self.most,
+            eos_token_id=self.ends,
+            pad_token_id=self.pad,
+            top_k=0 if self.temperature > 0 else None,
+            top_p=1.0 if self.temperature > 0 else None,
+            use_cache=True,
+            **how,
+        )
+        return [self._ended(row) for row in drawn[:, width:].tolist()]
+
+    def _ended(self, answer: list[int]) -> list[int]:
+        """Up to the first end, which is the answer's own; what fills up behind it is not."""
+        last = next((i + 1 for i, token in enumerate(answer) if token in self.ends), len(answer))
+        return answer[:last]

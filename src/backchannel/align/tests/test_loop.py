@@ -1,0 +1,247 @@
+"""The loop: a gradient that does not know how a step was split, resuming, and what stops it."""
+
+import os
+import signal
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the loop is torch's")
+pytest.importorskip("peft", reason="adapters are those of peft")
+
+from transformers import TrainerCallback, TrainingArguments  # noqa: E402
+
+from backchannel.align.examples import batch, examples, weights  # noqa: E402
+from backchannel.align.guards import PATIENCE, Guards  # noqa: E402
+from backchannel.align.loop import Interrupt, Loop, Progress  # noqa: E402
+from backchannel.align.model import Answers  # noqa: E402
+from backchannel.align.tokens import Encoder  # noqa: E402
+from backchannel.lm.answers import Preference, Ranked, Rated  # noqa: E402
+from backchannel.parts.objectives import Info, Objective, Pairs, Rankings, Singles  # noqa: E402
+from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.testing.processes import run_processes  # noqa: E402
+from backchannel.testing.small_models import small_llama, word_pairs, word_tokenizer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
+
+TOKENS = Objective(
+    lambda s: (-s.policy / s.length, Info(s.policy.detach())), Singles, False, lambda s: s.length.double()
+)
+"""A mean over tokens, as plain fine-tuning takes it."""
+
+
+def _examples(objective, n=16):
+    found, _ = examples(word_pairs(n), Encoder(word_tokenizer(), 64), objective.reads)
+    return [each._replace(before=(-20.0,) * len(each.answers)) for each in found]
+
+
+def _args(folder, micro=4, steps=3, accumulate=1, **others):
+    settings = {
+        "output_dir": str(folder), "max_steps": steps, "per_device_train_batch_size": micro, "learning_rate": 1e-2,
+        "gradient_accumulation_steps": accumulate, "report_to": [], "disable_tqdm": True, "logging_steps": 1,
+        "save_strategy": "no", "lr_scheduler_type": "constant", "use_cpu": True, "dataloader_pin_memory": False,
+        "optim": "sgd", "max_grad_norm": 0.0,
+    }  # fmt: skip
+    return TrainingArguments(**(settings | others))
+
+
+def _loop(folder, objective, some=None, callbacks=(), **settings):
+    model = small_llama(dtype="float64")
+    answers = Answers(model.double())
+
+    def logs(_, some):
+        return answers([each.prompt for each in some], [each.answers for each in some]).sums()
+
+    return Loop(model, _args(folder, **settings), some or _examples(objective), objective, logs, callbacks)
+
+
+def _weights(loop):
+    return torch.cat([each.detach().flatten() for each in loop.model.parameters()])
+
+
+@pytest.mark.parametrize("objective", [dpo(0.1), TOKENS], ids=["dpo", "tokens"])
+def test_however_a_step_is_split_it_is_the_same(tmp_path, objective):
+    found = []
+    for micro, accumulate in ((12, 1), (4, 3), (1, 12)):
+        loop = _loop(tmp_path, objective, micro=micro, accumulate=accumulate)
+        loop.train()
+        found.append(_weights(loop))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-12)
+    assert float((found[0] - _weights(_loop(tmp_path, objective))).abs().max()) > 1e-4  # and it moved
+
+
+def test_a_mean_of_means_is_another_loss(tmp_path):
+    # What the loop must not do: the mean of the parts' means counts tokens of short answers more.
+    some = _examples(TOKENS)[:8]
+    loop = _loop(tmp_path, TOKENS, some)
+    whole = loop.compute_loss(loop.model, {"batch": _Batch(some)})
+    halves = [loop.compute_loss(loop.model, {"batch": _Batch(some[i : i + 4])}) for i in (0, 4)]
+    weight = [float(weights(TOKENS, some[i : i + 4]).sum()) for i in (0, 4)]
+    assert weight[0] != weight[1]
+    right = (halves[0] * weight[0] + halves[1] * weight[1]) / sum(weight)
+    torch.testing.assert_close(whole, right)
+    assert abs(float((halves[0] + halves[1]).detach()) / 2 - float(whole.detach())) > 1e-5
+
+
+def test_two_processes_train_as_one(tmp_path):
+    loop = _loop(tmp_path, TOKENS, micro=4)
+    loop.train()
+    code = "import sys; from backchannel.align.tests.test_loop import one_of_two; one_of_two(*sys.argv[1:])"
+    from socket import create_server
+
+    with create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    run_processes(code, lambda rank: [str(rank), str(port), str(tmp_path)], 2, tmp_path, 120.0)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), _weights(loop), rtol=0, atol=1e-9)
+
+
+def one_of_two(rank, port, folder):
+    """A process of the test above: it has half of each step."""
+    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    loop = _loop(folder, TOKENS, micro=2, ddp_backend="gloo")
+    loop.train()
+    torch.save(_weights(loop), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_resumed_is_as_if_never_stopped(tmp_path):
+    how = {"steps": 6, "optim": "adamw_torch", "lr_scheduler_type": "linear", "save_strategy": "steps", "save_steps": 2}
+    whole = _loop(tmp_path / "whole", dpo(0.1), **how)
+    whole.train()
+    stop = _StopAfter(4)
+    first = _loop(tmp_path / "parts", dpo(0.1), callbacks=[stop], **how)
+    first.train()
+    assert first.state.global_step == 4
+    second = _loop(tmp_path / "parts", dpo(0.1), **how)
+    second.train(resume_from_checkpoint=True)
+    assert torch.equal(_weights(second), _weights(whole))
+    assert [each["loss"] for each in second.state.log_history if "loss" in each] == [
+        each["loss"] for each in whole.state.log_history if "loss" in each
+    ]
+
+
+def test_a_loss_that_is_no_number_stops_before_anything_moves(tmp_path):
+    some = _examples(dpo(0.1))
+    some[5] = some[5]._replace(before=(float("nan"), -3.0))
+    loop = _loop(tmp_path, dpo(0.1), some, micro=16)
+    before = _weights(loop)
+    with pytest.raises(FloatingPointError, match=r"the loss is not finite at record 'p5': nothing was changed"):
+        loop.train()
+    assert torch.equal(_weights(loop), before)
+
+
+def test_ctrl_c_ends_the_step_and_saves(tmp_path):
+    interrupt = Interrupt()
+    told = []
+    loop = _loop(
+        tmp_path, dpo(0.1), callbacks=[_Press(2), interrupt, Progress(lambda *said: told.append(said))], steps=5
+    )
+    with interrupt.listening():
+        loop.train()
+    assert interrupt.asked
+    assert loop.state.global_step == 2
+    assert (tmp_path / "checkpoint-2" / "optimizer.pt").is_file()
+    assert told[-1][1] == 2 / 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_log_holds_means_over_the_whole_step(tmp_path):
+    loop = _loop(tmp_path, dpo(0.1), micro=4, accumulate=3, steps=1)
+    loop.train()
+    said = next(each for each in loop.state.log_history if "loss" in each)
+    fresh = _loop(tmp_path, dpo(0.1))
+    order = [each for step in fresh.get_train_dataloader() for each in step["batch"].examples][:12]
+    answers = Answers(fresh.model)
+    sums = answers([each.prompt for each in order], [each.answers for each in order]).sums()
+    loss, info = dpo(0.1)(batch(dpo(0.1), order, sums))
+    assert said["loss"] == pytest.approx(float(loss.detach().mean()))
+    assert said["margin"] == pytest.approx(float(info.margin.mean()))
+    assert said["accuracy"] == pytest.approx(float((info.margin > 0).double().mean()))
+    assert said["chosen_gain"] == pytest.approx(float(sums.detach()[0::2].mean()) + 20)
+
+
+def test_batches_hold_what_records_say():
+    encoder = Encoder(word_tokenizer(), 64)
+    records = [
+        Preference("w1", " w2 w3", " w4", strength=0.8, gap=2.0),
+        Preference("w5", " w6", " w7 w8", strength=0.6, gap=1.0),
+    ]
+    found, _ = examples(records, encoder, Pairs)
+    read = batch(dpo(0.1), found, torch.arange(4.0), torch.arange(4.0) - 10)
+    assert read.policy_chosen.tolist() == [0, 2]
+    assert read.policy_rejected.tolist() == [1, 3]
+    assert read.reference_rejected.tolist() == [-9, -7]
+    assert read.chosen_length.tolist() == [3, 2]  # with its end
+    assert read.rejected_length.tolist() == [2, 3]
+    assert read.strength.tolist() == pytest.approx([0.8, 0.6])
+    assert read.gap.tolist() == [2, 1]
+    ranked, _ = examples([Ranked("w1", [" w2", " w3", " w4"], [3, 2, 1])], encoder, Rankings)
+    objective = Objective(lambda each: (each.policy.sum(1), Info(each.policy)), Rankings, False)
+    read = batch(objective, ranked, torch.arange(3.0))
+    assert read.policy.tolist() == [[0, 1, 2]]
+    assert read.score.tolist() == [[3, 2, 1]]
+    rated, notes = examples([*records, Rated("w1", " w9", good=True)], encoder, Singles)
+    read = batch(TOKENS, rated, torch.zeros(5))
+    assert read.good.tolist() == [True, False, True, False, True]
+    assert notes[:2] == ["2 strengths were left out", "2 gaps were left out"]
+
+
+def test_what_records_cannot_be():
+    encoder = Encoder(word_tokenizer(), 64)
+    with pytest.raises(ValueError, match="1 of 2 records say their strength: either all must, or none"):
+        examples([Preference("w1", " w2", " w3"), Preference("w1", " w2", " w4", strength=0.7)], encoder, Pairs)
+    with pytest.raises(ValueError, match="there are some of 2 and of 3"):
+        examples([Ranked("w1", [" w2", " w3"]), Ranked("w1", [" w2", " w3", " w4"])], encoder, Rankings)
+    with pytest.raises(ValueError, match="no record can be used as pairs; left out: 1 demonstrations"):
+        examples([Rated("w1", " w2")], encoder, Pairs)
+
+
+class _State:
+    def __init__(self, step):
+        self.global_step = step
+
+
+def _watch(*logs):
+    guards = Guards()
+    for step, each in enumerate(logs, 1):
+        guards.on_log(None, _State(step), None, each)
+    return guards.notes
+
+
+def test_guards_speak_once_and_only_where_something_is_wrong():
+    healthy = [{"loss": 0.69 - 0.01 * i, "margin": 0.02 * i, "chosen_gain": -0.1 * i} for i in range(60)]
+    assert _watch(*healthy) == []
+    (note,) = _watch(*[{"loss": 0.693147, "margin": 0.0}] * 60)
+    assert note.startswith(f"the loss has stayed at 0.6931, where it began, for {PATIENCE} steps")
+    (note,) = _watch(*[{"loss": 0.5 - 0.001 * i, "chosen_gain": -1.0 * i} for i in range(40)])
+    assert note.startswith("chosen answers are 21 nats less likely")
+    (note,) = _watch(*[{"loss": 0.7 + 0.01 * i, "margin": -0.1} for i in range(60)])
+    assert "the margin was below 0" in note
+    (note,) = _watch(*[{"loss": 0.7 - 0.01 * i, "grad_norm": 0.0} for i in range(5)])
+    assert "the gradient is 0" in note
+
+
+class _Batch(list):
+    @property
+    def examples(self):
+        return list(self)
+
+
+class _StopAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **given):
+        control.should_training_stop = state.global_step >= self.step
+
+
+class _Press(TrainerCallback):
+    """Ctrl-C in the midst of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **given):
+        if state.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
