@@ -131,13 +131,16 @@ def test_autocast_decides_the_width_of_the_products():
     assert not torch.equal(found, head_logs(hidden, weight, tokens))
 
 
-def test_hidden_states_wider_or_narrower_than_the_head():
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_hidden_states_wider_or_narrower_than_the_head(narrow):
     (hidden, weight, _), tokens = _made(torch.float32)
-    narrow = hidden.bfloat16().requires_grad_()
-    found = head_logs(narrow, weight, tokens)
+    inputs = [hidden, weight]
+    inputs[narrow] = inputs[narrow].bfloat16()
+    inputs[0].requires_grad_()
+    found = head_logs(inputs[0], inputs[1], tokens)
     found.sum().backward()
-    torch.testing.assert_close(found.detach(), _plain(narrow.detach().float(), weight, tokens))
-    assert narrow.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(found.detach(), _plain(*(each.detach().float() for each in inputs), tokens))
+    assert inputs[0].grad.dtype == inputs[0].dtype
 
 
 def test_no_tokens():
