@@ -13,11 +13,16 @@ import numpy as np
 
 
 class Logit(NamedTuple):
-    """Coefficients, their standard errors, and the mean log-likelihood of a row."""
+    """Coefficients, their covariance, and the mean log-likelihood of a row."""
 
     theta: np.ndarray
-    error: np.ndarray
+    covariance: np.ndarray  # of the coefficients
     log_likelihood: float
+
+    @property
+    def error(self) -> np.ndarray:
+        """Standard errors."""
+        return np.sqrt(np.diag(self.covariance))
 
 
 def logit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, ridge: float = 0.0) -> Logit:
@@ -47,7 +52,7 @@ def logit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray | None = None, ridg
     bread = np.linalg.inv(information)
     margin = x @ theta
     mean = -float((y * np.logaddexp(0, -margin) + (1 - y) * np.logaddexp(0, margin)).mean())
-    return Logit(theta, np.sqrt(np.diag(bread @ (scores.T @ scores) @ bread)), mean)
+    return Logit(theta, bread @ (scores.T @ scores) @ bread, mean)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ Steps: `audit_card(data, stated)` counts; `to_markdown` renders every field of `
 
 Deviations: the paper proposes no algorithm; fields, estimates and tests are ours.
 
-    >>> votes = {"first": ["x", "y", "z"] * 40, "second": ["y", "z", "x"] * 40, "vote": [1, 1, 1, 1, 1, -1] * 20}
+    >>> votes = {"first": ["x", "y", "z"] * 40, "second": ["y", "z", "x"] * 40, "vote": [1, 1, 1, -1] * 30}
     >>> card = audit_card(votes, {"name": "scissors, paper, stone"})
     >>> card.triples.count, card.scalar.p <= 0.01, len(unstated(card))
     (1, True, 13)
