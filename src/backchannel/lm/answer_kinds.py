@@ -6,7 +6,7 @@ without scores does not say which of its answers are good.
 - Pairs of a ranking are all its ordered pairs; k answers give k (k - 1) / 2 of them, so that long rankings weigh more.
 - Ratings make rankings, and pairs, where one annotator rated several answers to the same prompt; scores of two people
   are never compared. An answer rated twice by one annotator counts with its last rating.
-  Ids, rationales and what else is known of single ratings stay behind.
+  Ids and rationales of single ratings stay behind, and of `meta` what differs.
 - A pair becomes two answers, the chosen good and the rejected bad; the other way round where its strength is below 1/2.
 
     >>> from collections import Counter
@@ -162,8 +162,8 @@ def _grouped(records: Iterable[Record], left: Counter[str], alone: str) -> Itera
         best = sorted(rated.values(), key=_value, reverse=True)
         answers = [each.answer for each in best]
         if best[0].score is not None:
-            scores, first = [_value(each) for each in best], best[0]
-            yield Ranked(first.prompt, answers, scores, annotator=first.annotator, continues=first.continues)
+            more: dict[str, Any] = {name: getattr(best[0], name) for name in ("annotator", "continues")}
+            yield Ranked(best[0].prompt, answers, [_value(each) for each in best], meta=_common(best), **more)
         else:
             yield from _good_and_bad(best, left)
 
@@ -174,9 +174,14 @@ def _good_and_bad(rated: list[Rated], left: Counter[str]) -> Iterator[Preference
     left["ties"] += (len(good) * (len(good) - 1) + len(bad) * (len(bad) - 1)) // 2
     for better in good:
         for worse in bad:
-            yield Preference(
-                better.prompt, better.answer, worse.answer, annotator=better.annotator, continues=better.continues
-            )
+            more: dict[str, Any] = {name: getattr(better, name) for name in ("annotator", "continues")}
+            yield Preference(better.prompt, better.answer, worse.answer, meta=_common([better, worse]), **more)
+
+
+def _common(rated: list[Rated]) -> dict[str, Any]:
+    """What is known alike of all of them."""
+    first, *others = (each.meta for each in rated)
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def _value(rated: Rated) -> float:

@@ -113,14 +113,20 @@ def test_ratings_are_compared_within_a_prompt_and_an_annotator():
         "demonstrations": 1,
         "ratings without another of the same prompt and annotator": 2,
     }
+    for each, place in zip(ratings, "xyz", strict=False):
+        each.meta = {"shop": 1, "place": place}
     ranked, _ = made(ratings[:2], "rankings")
-    assert ranked == [Ranked("q", ["b", "a"], [5, 1], annotator="Ada")]
+    assert ranked == [Ranked("q", ["b", "a"], [5, 1], annotator="Ada", meta={"shop": 1})]
 
 
 def test_good_and_bad_answers_make_pairs():
-    ratings = [Rated(ASKED, text, good) for text, good in (("a", True), ("b", False), ("c", True), ("d", False))]
+    ratings = [
+        Rated(ASKED, text, good, meta={"x": 1, "y": text})
+        for text, good in (("a", True), ("b", False), ("c", True), ("d", False))
+    ]
     found, left = made(ratings, "pairs")
     assert [(each.chosen, each.rejected) for each in found] == [("a", "b"), ("a", "d"), ("c", "b"), ("c", "d")]
+    assert all(each.meta == {"x": 1} for each in found)
     assert left == {"ties": 2}
 
 
