@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backchannel.align.examples import Example
 from backchannel.align.judges import Verdict
@@ -19,9 +19,9 @@ from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Rated, Text
 
 
-def reward_scores(model: nn.Module, some: Sequence[Example]) -> Tensor:
+def reward_scores(model: Any, some: Sequence[Example]) -> Tensor:
     """The score of every answer, in order: [answers]."""
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     rows = [each.prompt + answer for each in some for answer in each.answers]
     width, device = max(map(len, rows)), inner.device
     tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)

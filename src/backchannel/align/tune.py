@@ -2,8 +2,9 @@
 
     records -> tokens -> held-out prompts apart -> the reference's log-probabilities -> training -> judging
 
-The reference is the model as it was given, measured before training begins: of each answer one number is kept, so that
-no second model is held, and none can be trained by mistake. Answers are drawn before and after, from the same prompts.
+The reference is the model without its adapter or, where all weights are trained, as it was given. It is measured before
+training begins, so that no second model is held, and none can be trained by mistake. Answers are drawn before and
+after, from the same prompts.
 
 `tune(model, tokenizer, records, dpo(beta=0.1), Path("tuned"))` changes `model` in place: an adapter is put on it,
 unless it has one or `lora` is 0. The folder gets `model/` (the adapter, or all weights, with the tokenizer),
@@ -12,10 +13,6 @@ unless it has one or `lora` is 0. The folder gets `model/` (the adapter, or all 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,18 +21,18 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, nn
-from transformers import TrainingArguments
 
-from backchannel import __version__
 from backchannel.align.evaluate import drawn, held_out, split
 from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge
 from backchannel.align.loop import Interrupt, Loop, Progress
-from backchannel.align.model import Answers, kept_logs, reference_logs
+from backchannel.align.model import Answers
+from backchannel.align.reference import kept_logs, reference_logs
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
+from backchannel.align.start import begin, digest, memory, ready, shape, training_arguments, versions
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Scores
@@ -89,19 +86,17 @@ def tune(
     tell("reading", 0.0)
     every, notes = examples(records, encoder, objective.reads, skip_bad_rows)
     train, held = split(every, settings.held_out, settings.seed)
-    if not train:
-        raise ValueError(f"no record is left to train on: of {len(every):,} all have held-out prompts")
     start = {
         "method": method,
         "arguments": arguments or {},
         "settings": msgspec.to_builtins(settings),
-        "records": _digest([[each.prompt, each.answers, each.facts] for each in every]),
-        "model": _shape(model),
+        "records": digest([[each.prompt, each.answers, each.facts] for each in every]),
+        "model": shape(model),
     }
-    checkpoint = _begin(out, start, resume)
+    checkpoint = begin(out, start, resume)
     torch.manual_seed(settings.seed)
-    args = _arguments(out, settings, _device_precision(settings))
-    model = _ready(model, settings, rewards).to(args.device)
+    args = training_arguments(out, settings)
+    model = ready(model, settings, rewards).to(args.device)
     answers = None if rewards else Answers(model)
     if answers is None:
         logs: Logs = reward_scores
@@ -139,10 +134,10 @@ def tune(
         steps=loop.state.global_step,
         finished=not interrupt.asked,
         seconds=seconds,
-        memory=_memory(),
+        memory=memory(),
         trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
         parameters=sum(each.numel() for each in model.parameters()),
-        versions=_versions(),
+        versions=versions(),
         notes=notes + guards.notes,
     )
     if asked:
@@ -172,54 +167,6 @@ def _limit(model: Any, asked: int) -> int:
     """No longer than the model reads."""
     longest = getattr(model.config, "max_position_embeddings", None)
     return min(asked, longest) if longest else asked
-
-
-def _begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
-    """The checkpoint to go on from; ValueError where another run lies in the folder."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    file, folder = out / "start.json", out / "checkpoints"
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if not resume:
-        if last:
-            raise ValueError(f"{out} holds checkpoints of an earlier run: resume it, or choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(start, indent=1, default=str))
-        return None
-    if last is None or not file.is_file():
-        raise ValueError(f"there is nothing to resume in {out}")
-    earlier, now = json.loads(file.read_text()), json.loads(json.dumps(start, default=str))
-    for name in start:
-        if earlier.get(name) != now[name]:
-            raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
-    return Path(last)
-
-
-def _differ(earlier: Any, now: Any) -> str:
-    if isinstance(earlier, dict) and isinstance(now, dict):
-        name = next(name for name in now if earlier.get(name) != now[name])
-        return f"{name} was {earlier.get(name)!r} and is {now[name]!r}"
-    return f"it was {earlier!r} and is {now!r}"
-
-
-def _ready(model: Any, settings: Settings, rewards: bool) -> Any:
-    """With an adapter, in the right precision, and without what would make training another thing."""
-    if getattr(model, "hf_quantizer", None) is not None:
-        raise ValueError("the model is quantised: save it once in 16 or 32 bits and load that")
-    model.config.use_cache = False
-    if settings.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if hasattr(model, "peft_config") or not settings.lora:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=settings.lora,
-        lora_alpha=2 * settings.lora,
-        target_modules="all-linear",
-        task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
 
 
 def _with_reference(
@@ -284,47 +231,6 @@ def _divergence(answers: Answers, asked: Sequence[Example], drawn: list[list[int
     return total / len(drawn)
 
 
-def _device_precision(settings: Settings) -> bool:
-    """Whether to compute in bfloat16."""
-    if settings.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return settings.precision == "bfloat16"
-
-
-def _arguments(out: Path, settings: Settings, half: bool) -> TrainingArguments:
-    import os
-
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.batch % (settings.micro * processes):
-        raise ValueError(
-            f"batch must be a multiple of micro times processes, and {settings.batch} is none of "
-            f"{settings.micro} x {processes}"
-        )
-    return TrainingArguments(
-        output_dir=str(out / "checkpoints"),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.steps or -1,
-        per_device_train_batch_size=settings.micro,
-        gradient_accumulation_steps=settings.batch // (settings.micro * processes),
-        learning_rate=settings.rate,
-        warmup_steps=settings.warmup,
-        lr_scheduler_type="linear",
-        optim="adamw_torch",
-        max_grad_norm=1.0,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if settings.save else "no",
-        save_steps=settings.save or 500,
-        save_total_limit=2,
-        seed=settings.seed,
-        bf16=half,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-    )
-
-
 def _save(loop: Loop, tokenizer: Any, folder: Path) -> None:
     """The adapter or the weights, and the tokenizer; not what others leave there: a template, and pickled settings."""
     loop.save_model(str(folder))
@@ -332,32 +238,3 @@ def _save(loop: Loop, tokenizer: Any, folder: Path) -> None:
         tokenizer.save_pretrained(str(folder))
         for name in ("README.md", "training_args.bin"):
             (folder / name).unlink(missing_ok=True)
-
-
-def _shape(model: Any) -> str:
-    """A word for a model: its kind, and a digest of its shapes and of some of its weights."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    seen = hashlib.sha256()
-    for name, value in base.state_dict().items():
-        if "lora_" not in name:
-            seen.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
-            seen.update(value.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
-    return f"{type(base).__name__} {seen.hexdigest()[:16]}"
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _memory() -> int:
-    """Bytes: the most that this process held, on the GPU where there is one."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most) if sys.platform == "darwin" else 1024 * int(most)
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    return {"backchannel": __version__, "torch": torch.__version__, "transformers": transformers.__version__}

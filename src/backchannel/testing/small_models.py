@@ -30,12 +30,12 @@ def small_llama(seed: int = 0, rewards: bool = False, **changes: Any) -> Any:
     """A Llama of two layers of width 32 over the words; with `rewards` one with a head of one output."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": WORDS + 3, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "bos_token_id": 2,
         "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
-    config = LlamaConfig(**(settings | changes), **({"num_labels": 1} if rewards else {}))
+    config: Any = LlamaConfig(**(settings | ({"num_labels": 1} if rewards else {}) | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return (LlamaForSequenceClassification if rewards else LlamaForCausalLM)(config)

@@ -1,0 +1,140 @@
+"""How a run begins: what it was begun with, written down, so that a resumed one is the same run; and its outfit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from backchannel import __version__
+from backchannel.align.result import Settings
+
+
+def begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
+    """The checkpoint to go on from, or None; what the run begins with goes to `start.json`.
+
+    Raises:
+        ValueError: where another run lies in the folder, or none to resume.
+    """
+    from transformers.trainer_utils import get_last_checkpoint
+
+    file, folder = out / "start.json", out / "checkpoints"
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if not resume:
+        if last:
+            raise ValueError(f"{out} holds checkpoints of an earlier run: resume it, or choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(start, indent=1, default=str))
+        return None
+    if last is None or not file.is_file():
+        raise ValueError(f"there is nothing to resume in {out}")
+    earlier, now = json.loads(file.read_text()), json.loads(json.dumps(start, default=str))
+    for name in start:
+        if earlier.get(name) != now[name]:
+            raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
+    return Path(last)
+
+
+def shape(model: Any) -> str:
+    """A word for a model: its kind, and a digest of its shapes and of some of its weights."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    seen = hashlib.sha256()
+    for name, value in base.state_dict().items():
+        if "lora_" not in name:
+            seen.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
+            seen.update(value.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
+    return f"{type(base).__name__} {seen.hexdigest()[:16]}"
+
+
+def digest(value: Any) -> str:
+    """A word for anything that JSON holds."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def ready(model: Any, settings: Settings, rewards: bool) -> Any:
+    """With an adapter, unless it has one or all weights are to be trained."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ValueError("the model is quantised: save it once in 16 or 32 bits and load that")
+    model.config.use_cache = False
+    if settings.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(model, "peft_config") or not settings.lora:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.lora,
+        lora_alpha=2 * settings.lora,
+        target_modules="all-linear",
+        task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
+    """The settings in the Trainer's words."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.batch % (settings.micro * processes):
+        raise ValueError(
+            f"batch must be a multiple of micro times processes, and {settings.batch} is none of "
+            f"{settings.micro} x {processes}"
+        )
+    return TrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1,
+        per_device_train_batch_size=settings.micro,
+        gradient_accumulation_steps=settings.batch // (settings.micro * processes),
+        learning_rate=settings.rate,
+        warmup_steps=settings.warmup,
+        lr_scheduler_type="linear",
+        optim="adamw_torch",
+        max_grad_norm=1.0,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if settings.save else "no",
+        save_steps=settings.save or 500,
+        save_total_limit=2,
+        seed=settings.seed,
+        bf16=_half(settings),
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
+
+
+def memory() -> int:
+    """Bytes: the most that this process held so far, on the GPU where there is one."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(most) if sys.platform == "darwin" else 1024 * int(most)
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    import transformers
+
+    return {"backchannel": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
+
+
+def _half(settings: Settings) -> bool:
+    """Whether to compute in bfloat16."""
+    if settings.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return settings.precision == "bfloat16"
+
+
+def _differ(earlier: Any, now: Any) -> str:
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        name = next(name for name in now if earlier.get(name) != now[name])
+        return f"{name} was {earlier.get(name)!r} and is {now[name]!r}"
+    return f"it was {earlier!r} and is {now!r}"

@@ -1,0 +1,246 @@
+"""`align`: tune a language model on preferences, ratings or rankings, and judge it before and after."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backchannel.cli import app
+from backchannel.cli.methods import AsJson
+from backchannel.cli.options import Seed, SkipBadRows
+from backchannel.cli.show import print_json, print_table
+
+JUDGE, TRAINING = "Who judges", "Training"
+
+
+@app.command()
+def align(
+    model: Annotated[str | None, typer.Option(help="A folder, a name on the hub, or a GGUF file.")] = None,
+    data: Annotated[str | None, typer.Option(help="JSON lines, Parquet, CSV, a feedback log ...")] = None,
+    method: Annotated[str, typer.Option(help="An objective's key; `list` shows all.")] = "dpo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One of its arguments, as beta=0.1.")] = None,
+    out: Annotated[Path, typer.Option(help="Where model/, report.html and result.json go.")] = Path("aligned"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A function (prompt, answer) -> score, as module:function.", rich_help_panel=JUDGE),
+    ] = None,
+    reward_model: Annotated[
+        Path | None, typer.Option(help="A folder that `align` made with a reward model.", rich_help_panel=JUDGE)
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="A service in OpenAI's format, as http://host/v1.", rich_help_panel=JUDGE)
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="Which model is asked there.", rich_help_panel=JUDGE)] = "default",
+    answers: Annotated[int, typer.Option(min=0, help="Held-out prompts to answer.", rich_help_panel=JUDGE)] = 32,
+    most: Annotated[int, typer.Option(min=1, help="Tokens of such an answer.", rich_help_panel=JUDGE)] = 128,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the prompts kept for judging.", rich_help_panel=JUDGE)
+    ] = 0.1,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.", rich_help_panel=TRAINING)] = 1.0,
+    steps: Annotated[int, typer.Option(min=0, help="Steps, instead of --epochs.", rich_help_panel=TRAINING)] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Examples in a step.", rich_help_panel=TRAINING)] = 16,
+    micro: Annotated[
+        int, typer.Option(min=1, help="Examples at a time: memory, not results.", rich_help_panel=TRAINING)
+    ] = 2,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of AdamW [1e-4; 1e-6 for all weights].", rich_help_panel=TRAINING)
+    ] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, help="Rank of the adapter; 0: all weights.", rich_help_panel=TRAINING)
+    ] = 16,
+    limit: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer.", rich_help_panel=TRAINING)] = 1024,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Apply the chat template to plain prompts.", rich_help_panel=TRAINING)
+    ] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=TRAINING)] = "auto",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Less memory, more time.", rich_help_panel=TRAINING)
+    ] = False,
+    save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 0,
+    skip_bad_rows: SkipBadRows = 0,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Tune a language model on what people said of its answers, and show what became of it."""
+    if method == "list":
+        _list(as_json)
+        return
+    if model is None or data is None:
+        raise ValueError("align needs --model and --data")
+    objective, arguments = _objective(method, set_ or [])
+    _needs()
+    from backchannel.align.examples import KINDS
+    from backchannel.align.read import read
+    from backchannel.align.result import Settings
+    from backchannel.cli.folder import check
+    from backchannel.cli.progress import bar
+
+    settings = Settings(
+        epochs=epochs, steps=steps, batch=batch, micro=micro, learning_rate=learning_rate, lora=lora, limit=limit,
+        chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
+        save=save, seed=seed,
+    )  # fmt: skip
+    if objective.reads not in KINDS:
+        raise ValueError(f"{method} learns from answers that the model draws as it goes; align has no such loop yet")
+    check(out)
+    records = read(data, skip_bad_rows=skip_bad_rows)
+    first = next(iter(records))  # what cannot be read is said before a model is loaded
+    del first
+    asked, name = _judge(judge, reward_model, judge_url, judge_model)
+    from backchannel.align.load import load_model
+    from backchannel.align.tune import tune
+
+    with bar(quiet=as_json) as progress:
+        progress("loading the model", 0.0)
+        loaded, tokenizer = load_model(model, rewards=_scores(objective))
+        try:
+            tuned = tune(
+                loaded, tokenizer, records, objective, out, settings, method=method, arguments=arguments,
+                judge=asked, judge_name=name, resume=resume, skip_bad_rows=skip_bad_rows, tell=progress,
+            )  # fmt: skip
+        except _out_of_memory() as error:
+            raise ValueError(
+                "the GPU is out of memory: --micro 1 holds fewer examples at a time, --limit shorter ones, "
+                f"--checkpointing fewer hidden states, --lora 8 fewer moments ({str(error).splitlines()[0]})"
+            ) from None
+    tuned.command = " ".join(["backchannel", *sys.argv[1:]])
+    tuned.notes = [*records.notes, *tuned.notes]
+    written = _write(out, tuned)
+    if as_json:
+        import msgspec
+
+        print_json({**msgspec.to_builtins(tuned), "written": list(map(str, written))})
+    else:
+        _print(tuned, written)
+    if not tuned.finished:
+        print(f"stopped after step {tuned.steps}: --resume goes on", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+def _list(as_json: bool) -> None:
+    """The objectives."""
+    from backchannel.card import index
+
+    found = [each for each in index() if each["family"] == "preference" and each["protocol"] == "objective"]
+    if as_json:
+        print_json(found)
+        return
+    rows = [[each["key"], ", ".join(each["feedback"]), each["summary"], each["status"]] for each in found]
+    print_table(f"{len(found)} objectives", ["key", "feedback", "what it does", "status"], rows)
+    print("`backchannel show KEY` prints the chapter, with its arguments")
+
+
+def _objective(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The loss, and the arguments with which it was made: the card's, but for what was given."""
+    import inspect
+
+    from backchannel.card import find
+
+    try:
+        found = find(method)
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]} (--method list shows the objectives)") from None
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{method} needs {error.name}: pip install 'backchannel[align]'") from None
+    if found.family != "preference" or found.card.protocol != "objective":
+        raise ValueError(f"{method} is no objective of preference learning: --method list shows them")
+    known = inspect.signature(found.factory).parameters
+    arguments = dict(found.card.example)
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or name not in known:
+            raise ValueError(f"--set takes {', '.join(f'{key}=...' for key in known) or 'nothing'}, not {each!r}")
+        arguments[name] = _number(name, value)
+    return found.factory(**arguments), arguments
+
+
+def _number(name: str, text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise ValueError(f"--set {name} must be a number, true or false, not {text!r}")
+
+
+def _needs() -> None:
+    import importlib.util
+
+    missing = [name for name in ("torch", "transformers", "accelerate", "peft") if not importlib.util.find_spec(name)]
+    if missing:
+        raise ValueError(f"align needs {' and '.join(missing)}: pip install 'backchannel[align]'")
+
+
+def _judge(function: str | None, reward_model: Path | None, url: str | None, model: str) -> tuple[Any, str]:
+    """One judge or none, and its name."""
+    if sum(each is not None for each in (function, reward_model, url)) > 1:
+        raise ValueError("name one judge: --judge, --reward-model or --judge-url")
+    if function is not None:
+        from backchannel.align.judges import scored
+
+        sys.path.insert(0, "")  # a file beside the data
+        return scored(function), function
+    if reward_model is not None:
+        from backchannel.align.rewards import RewardJudge
+
+        return RewardJudge(reward_model), str(reward_model)
+    if url is not None:
+        from backchannel.align.judges import Compared
+        from backchannel.lm.openai import OpenAICompatible
+
+        return Compared(OpenAICompatible(model, base_url=url)), model
+    return None, ""
+
+
+def _scores(objective: Any) -> bool:
+    from backchannel.parts.objectives import Scores
+
+    return objective.reads is Scores
+
+
+def _out_of_memory() -> type[BaseException]:
+    import torch
+
+    return torch.OutOfMemoryError
+
+
+def _write(out: Path, tuned: Any) -> list[Path]:
+    import msgspec
+
+    from backchannel.cli.folder import fill
+    from backchannel.report.tuned_page import write_page
+
+    result = msgspec.json.format(msgspec.json.encode(tuned), indent=1)
+    fill(
+        out, {"result.json": lambda path: path.write_bytes(result), "report.html": lambda path: write_page(tuned, path)}
+    )
+    return [out / "model", out / "report.html", out / "result.json"]
+
+
+def _print(tuned: Any, written: list[Path]) -> None:
+    from backchannel.report.tuned_page import headline
+
+    rows = []
+    if tuned.before is not None and tuned.after is not None:
+        rows.append(["loss on held-out examples", tuned.before.loss, tuned.after.loss])
+        if tuned.after.accuracy is not None:
+            rows.append(["chosen answer gained more", "-", f"{100 * tuned.after.accuracy:.1f} %"])
+    if tuned.drawn is not None:
+        if tuned.drawn.scores is not None:
+            rows.append(["score by the judge", *tuned.drawn.scores])
+        rows.append(["tokens of an answer", *tuned.drawn.lengths])
+        if tuned.drawn.divergence is not None:
+            rows.append(["divergence of an answer, nats", 0.0, tuned.drawn.divergence])
+    print_table(
+        f"{tuned.method} on {tuned.trained_on:,} examples, {tuned.steps:,} steps", ["", "before", "after"], rows
+    )
+    print(headline(tuned))
+    for note in tuned.notes:
+        print(f"note: {note}")
+    print(f"wrote {', '.join(map(str, written))}")

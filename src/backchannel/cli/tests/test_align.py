@@ -1,0 +1,114 @@
+"""`align`, as it is typed: a model is tuned, judged and shown; what is wrong is one sentence."""
+
+import json
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="align tunes models of torch")
+pytest.importorskip("peft", reason="adapters are those of peft")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from backchannel.align.load import load_model  # noqa: E402
+from backchannel.align.write import write  # noqa: E402
+from backchannel.cli import align, app, methods  # noqa: E402
+from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
+torch.set_num_threads(1)
+COMMANDS = (align, methods)  # which register themselves
+QUICK = [
+    "--epochs",
+    "2",
+    "--micro",
+    "8",
+    "--learning-rate",
+    "0.02",
+    "--most",
+    "6",
+    "--answers",
+    "8",
+    "--held-out",
+    "0.2",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model and with pairs."""
+    folder = tmp_path_factory.mktemp("align")
+    small_llama().save_pretrained(folder / "small")
+    word_tokenizer().save_pretrained(folder / "small")
+    write(word_pairs(80), folder / "pairs.jsonl")
+    return folder
+
+
+def _run(*words):
+    torch.set_num_threads(1)
+    return CliRunner().invoke(app, ["align", *map(str, words)])
+
+
+def test_a_model_is_tuned_judged_and_shown(place, tmp_path):
+    out = tmp_path / "out"
+    judge = "backchannel.testing.small_models:good_words"
+    found = _run("--model", place / "small", "--data", place / "pairs.jsonl", "--out", out, "--judge", judge, *QUICK)
+    assert found.exit_code == 0, found.output
+    assert "dpo on 64 examples, 8 steps" in found.output
+    result = json.loads((out / "result.json").read_text())
+    assert result["method"] == "dpo"
+    assert result["after"]["accuracy"] > 0.6
+    assert result["drawn"]["judge"] == judge
+    assert result["drawn"]["samples"][0]["scores"][1] == good_words("", result["drawn"]["samples"][0]["after"])
+    page = (out / "report.html").read_text()
+    assert "Answers side by side" in page
+    assert "Held-out pairs" in page
+    tuned, _ = load_model(str(out / "model"))
+    assert any("lora" in name for name, _ in tuned.named_parameters())
+
+
+def test_arguments_reach_the_objective(place, tmp_path):
+    how = ["--model", place / "small", "--data", place / "pairs.jsonl", *QUICK, "--json"]
+    found = _run(*how, "--out", tmp_path / "a", "--method", "rdpo", "--set", "flip_rate=0.3", "--set", "beta=0.5")
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert said["arguments"] == {"flip_rate": 0.3, "beta": 0.5}
+    for wrong, sentence in [
+        (["--method", "rdpo", "--set", "gamma=1"], "--set takes flip_rate=..., beta=..., not 'gamma=1'"),
+        (["--method", "rdpo", "--set", "beta=much"], "--set beta must be a number, true or false, not 'much'"),
+        (["--method", "rdpo", "--set", "flip_rate=0.7"], "flip_rate must lie in [0, 1/2), not 0.7"),
+        (["--method", "ucb1"], "ucb1 is no objective of preference learning: --method list shows them"),
+        (["--method", "dpoo"], "no method is called 'dpoo'; did you mean"),
+        (["--judge", "nowhere:f"], "the judge 'nowhere:f' cannot be loaded"),
+        (["--judge", "math:pi"], "the judge 'math:pi' is no function"),
+        (["--judge", "math:exp", "--judge-url", "http://x"], "name one judge"),
+        (["--batch", "9", "--micro", "2"], "batch must be a multiple of micro"),
+    ]:
+        found = _run(*how[:4], "--out", tmp_path / "b", *wrong)
+        assert found.exit_code != 0
+        assert sentence in str(found.exception), wrong
+        assert not (tmp_path / "b").exists()
+
+
+def test_bad_data_is_said_with_its_row_before_a_model_is_loaded(place, tmp_path):
+    rows = [{"prompt": "w1", "chosen": " w2", "rejected": " w3"}, {"prompt": "w1", "chosen": " w2", "rejected": " w2"}]
+    (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = _run("--model", place / "small", "--data", tmp_path / "bad.jsonl", "--out", tmp_path / "out")
+    assert "chosen and rejected are the same" in str(found.exception)
+    assert "2" in str(found.exception)
+    found = _run("--model", tmp_path / "none", "--data", place / "pairs.jsonl", "--out", tmp_path / "out")
+    assert found.exit_code != 0
+    assert "there is no folder" in str(found.exception)
+
+
+def test_the_list_of_objectives():
+    found = _run("--method", "list", "--json")
+    assert {"dpo", "cdpo", "rdpo"} <= {each["key"] for each in json.loads(found.stdout)}
+
+
+@pytest.mark.skipif("BACKCHANNEL_SMOLLM2" not in os.environ, reason="BACKCHANNEL_SMOLLM2 names no GGUF file of SmolLM2")
+def test_a_gguf_file_can_be_trained():
+    model, tokenizer = load_model(os.environ["BACKCHANNEL_SMOLLM2"])
+    assert getattr(model, "hf_quantizer", None) is None
+    assert all(each.dtype == torch.float32 for each in model.parameters())
+    assert tokenizer.chat_template is not None
