@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -31,6 +32,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 import backchannel
 from backchannel.parts.comm import NO_GRADIENT, Comm, TorchComm
 from backchannel.parts.outer import Outer, check_method
+from backchannel.parts.watch import Monitor, Watch
 
 _wrapped: WeakSet[nn.Module] = WeakSet()
 
@@ -41,6 +43,7 @@ def wrap(
     method: Outer,
     comm: Comm | None = None,
     saved: Mapping[str, Any] | None = None,
+    monitor: Monitor | None = None,
 ) -> Apart:
     """Exchange by `method` after the steps of `optimizer`.
 
@@ -50,6 +53,8 @@ def wrap(
         method: `diloco(...)`, `sparse_loco(...)` or another whose protocol is "outer".
         comm: default one worker in each process of the default group of `torch.distributed`.
         saved: a `state_dict` to go on from, where the model has been loaded already.
+        monitor: hears how long each process computes and exchanges: `c4(processes)` of `distributed/c4.py` names who is
+            slow or hangs. Each fault is a RuntimeWarning.
 
     Raises:
         ValueError: if weights, the method's settings or versions differ between processes, if parameters are on
@@ -58,32 +63,45 @@ def wrap(
     """
     check_method(method)
     check_model(model)
+    check_shards(model, comm)
     if model in _wrapped:
         raise ValueError("the model is wrapped already: settle() ends that")
-    return Apart(model, optimizer, method, TorchComm() if comm is None else comm, saved)
+    return Apart(model, optimizer, method, TorchComm() if comm is None else comm, saved, monitor)
 
 
 class Apart:
     """A method at work; made by `wrap`. `comm.up` counts bits, `info` is of the last exchange, `t` counts steps."""
 
     def __init__(
-        self, model: nn.Module, optimizer: Any, method: Outer, comm: Comm, saved: Mapping[str, Any] | None = None
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        method: Outer,
+        comm: Comm,
+        saved: Mapping[str, Any] | None = None,
+        monitor: Monitor | None = None,
     ):
         self.parameters = [each for each in model.parameters() if each.requires_grad]
         self.method, self.comm, self.t = method, comm, 0
         self.info: Any = None
         start = flat(self.parameters)
+        if monitor is not None and not isinstance(comm, TorchComm):
+            raise ValueError("a monitor hears processes of a group: comm must be a TorchComm")
         if len(comm.workers) != 1:
             raise ValueError(f"one worker lives in a process that trains one model, not {len(comm.workers)}")
         if isinstance(comm, TorchComm):
             comm.group.same("the version of backchannel", _digest(backchannel.__version__.encode()))
             comm.group.same("the method or its settings", _digest(terms(method).encode()))
+            comm.group.same("whether there is a monitor", int(monitor is not None))
             if saved is None:
                 comm.group.same("the weights at the start", _digest(start.cpu().numpy().tobytes()))
         self.state = method.init(comm, start[None])
         self._trained = False
+        self._watch: Watch | None = None
         if saved is not None:
             self.load_state_dict(saved)
+        if monitor is not None and isinstance(comm, TorchComm):
+            self._watch = Watch(monitor, comm.group)
         self._model = model
         _wrapped.add(model)
         inner = getattr(optimizer, "optimizer", optimizer)  # of accelerate's
@@ -103,7 +121,8 @@ class Apart:
         if len(now) != len(self.state.x):
             had = len(self.state.x)
             raise ValueError(f"the parameters have {len(now):,} entries now and had {had:,}: did one change its shape?")
-        rows, state, info = self.method.step(self.comm, now[None], self.state, self.t)
+        with self._watch.exchange() if self._watch else nullcontext():
+            rows, state, info = self.method.step(self.comm, now[None], self.state, self.t)
         put(self.parameters, rows[0])
         self.state, self.info, self._trained = state, info, False
 
@@ -112,15 +131,19 @@ class Apart:
         self._hook.remove()
         _wrapped.discard(self._model)
         self.comm.drop()
+        if self._watch:
+            self._watch.close()
         put(self.parameters, self.state.x)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on to the last bit, beside the states of model and optimiser."""
+        with self._watch.waiting() if self._watch else nullcontext():
+            pending = self.comm.pending()
         return {
             "method": terms(self.method),
             "t": self.t,
             "state": self.state._asdict(),
-            "pending": self.comm.pending(),
+            "pending": pending,
             "bits": (self.comm.up, self.comm.down),
             "trained": self._trained,
         }
@@ -139,6 +162,8 @@ class Apart:
         self.state = type(self.state)(**fields)
         self.comm.restore(dict(saved["pending"]))
         self.comm.up, self.comm.down = saved["bits"]
+        if self._watch:
+            self._watch.begin()
 
 
 def check_model(model: nn.Module) -> None:
@@ -147,6 +172,25 @@ def check_model(model: nn.Module) -> None:
         raise ValueError("the model is in DistributedDataParallel, which sends every gradient: wrap the plain module")
     if isinstance(model, DataParallel):
         raise ValueError("the model is in DataParallel: wrap the plain module, in one process for each device")
+
+
+def check_shards(model: nn.Module, comm: Comm | None) -> None:
+    """ValueError if the model is sharded in a way in which its shards cannot be exchanged for themselves."""
+    if any(type(each).__name__ == "FullyShardedDataParallel" for each in model.modules()):
+        raise ValueError("the model is in FullyShardedDataParallel, whose parameters move: shard it by fully_shard")
+    for each in list[Any](model.parameters()):
+        if not hasattr(each, "to_local") or each.device_mesh.size() == 1:
+            continue
+        if each.device_mesh.ndim > 1 and each.placements[0].is_replicate():
+            raise ValueError(
+                "the model is replicated over the first dimension of its mesh (HSDP), which sends every gradient: "
+                "shard it over the other dimension alone, and let comm be of the first"
+            )
+        if comm is None:
+            raise ValueError(
+                "the model is sharded: let comm be of the processes that hold the same shards, as "
+                "TorchComm(group=current(group))"
+            )
 
 
 def flat(parameters: Iterable[Tensor]) -> Tensor:

@@ -46,11 +46,13 @@ class Group:
         self.rank, self.size = processes.rank(), processes.size()
         name = f"backchannel/{next(_numbers)}"
         self._processes, self._store = processes, None if store is None else PrefixStore(name, store)
-        self._calls = 0
+        self.asked = 0  # how many calls of `submit` there were
+        self._calls = 0  # how many collectives the thread has come to
         self._thread = ThreadPoolExecutor(1, "backchannel-exchange")
 
     def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """`call` in the group's thread, after all that was asked for before; it may use `all` and `broadcast`."""
+        self.asked += 1
         return self._thread.submit(call, *arguments)
 
     def all(self, x: Tensor) -> Tensor:
@@ -70,6 +72,18 @@ class Group:
         found = self.submit(self.all, torch.tensor([digest])).result().flatten().tolist()
         if others := [str(rank) for rank, other in enumerate(found) if other != found[0]]:
             raise ValueError(f"{what}: process {', '.join(others)} differs from process 0")
+
+    def calls(self) -> list[int]:
+        """How many collectives each process has come to so far, by what it said in the store.
+
+        Raises:
+            ValueError: if there is no store.
+            RuntimeError: if it is gone.
+        """
+        if self._store is None:
+            raise ValueError("a group without a store cannot say who has come")
+        said = [str(rank) for rank in range(self.size)]
+        return [int(self._store.get(key)) if self._store.check([key]) else 0 for key in said]
 
     def close(self) -> None:
         """Wait for what was asked for, and end the thread."""
@@ -105,15 +119,11 @@ class Group:
 
     def _missing(self) -> str:
         end = time.monotonic() + GRACE
-        while missing := [str(rank) for rank in range(self.size) if not self._came(rank)]:
+        while missing := [str(rank) for rank, calls in enumerate(self.calls()) if calls < self._calls]:
             if time.monotonic() > end:
                 return f"process {', '.join(missing)} did not come"
             time.sleep(0.05)
         return "a connection broke, or a process was late"
-
-    def _came(self, rank: int) -> bool:
-        assert self._store is not None
-        return bool(self._store.check([str(rank)])) and int(self._store.get(str(rank))) >= self._calls
 
 
 def current(group: dist.ProcessGroup | None = None) -> Group:
@@ -130,7 +140,8 @@ def current(group: dist.ProcessGroup | None = None) -> Group:
     ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
     limit = _limit(group or dist.group.WORLD)
     own = dist.new_group(ranks, limit, backend="gloo", use_local_synchronization=True)
-    return Group(own, dist.distributed_c10d._get_default_store())
+    among = "-".join(map(str, ranks))  # other processes make groups of their own in the same store
+    return Group(own, PrefixStore(among, dist.distributed_c10d._get_default_store()))
 
 
 def connect(address: str, rank: int, size: int, limit: float = 300.0) -> Group:

@@ -20,15 +20,16 @@ from transformers import TrainerCallback
 from backchannel.parts.apart import Apart, wrap
 from backchannel.parts.comm import Comm
 from backchannel.parts.outer import Outer
+from backchannel.parts.watch import Monitor
 
 FILE = "apart.pt"
 
 
 class TrainApart(TrainerCallback):
-    """Exchange by `method` over `comm`, within a Trainer; `apart` is what `wrap` made."""
+    """Exchange by `method` over `comm`, within a Trainer, heard by a `monitor`; `apart` is what `wrap` made."""
 
-    def __init__(self, method: Outer, comm: Comm):
-        self.method, self.comm = method, comm
+    def __init__(self, method: Outer, comm: Comm, monitor: Monitor | None = None):
+        self.method, self.comm, self.monitor = method, comm, monitor
         self.apart: Apart | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -43,7 +44,7 @@ class TrainApart(TrainerCallback):
                     f"{file} is missing: to resume, output_dir must be that of the workers that trained apart"
                 )
             saved = torch.load(file, weights_only=True)
-        self.apart = wrap(given["model"], given["optimizer"], self.method, self.comm, saved)
+        self.apart = wrap(given["model"], given["optimizer"], self.method, self.comm, saved, self.monitor)
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Beside the Trainer's own files."""
