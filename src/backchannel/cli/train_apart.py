@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,9 +24,7 @@ def train_apart(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes on this machine.")] = 2,
     rate: Annotated[str | None, typer.Option(help="Of each worker's link, as 20mbit. Default 20mbit.")] = None,
     delay: Annotated[str | None, typer.Option(help="One way, as 20ms. Default 20ms.")] = None,
-    seconds: Annotated[
-        float, typer.Option(min=1.0, help="Of training, for each method; asked when a round ends.")
-    ] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of training, for each method.")] = 60.0,
     every: Annotated[int, typer.Option(min=1, help="Steps between exchanges, where a method has such.")] = 30,
     width: Annotated[int, typer.Option(min=4, help="Of the model; a multiple of 4.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Of the model.")] = 4,
@@ -45,7 +44,7 @@ def train_apart(
     about = Training(
         text=str(text or ""), workers=workers, seconds=seconds, every=every, width=width, layers=layers, seed=seed
     )
-    link: Link | None = Link(rate or "20mbit", _seconds(delay or "20ms"))
+    link: Link | None = Link(_rate(rate or "20mbit"), _seconds(delay or "20ms"))
     if why := refusal():
         if rate is not None or delay is not None:
             raise ValueError(f"no links can be made here: {why}")
@@ -64,15 +63,22 @@ def train_apart(
             said[key] = look.seconds + seconds / 20
             print(f"{key:18s} step {look.step:5d}  {look.seconds:6.1f} s  loss {look.loss:.3f}", file=sys.stderr)
 
-    try:
-        looks = contest(about, link, keys, tell)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    paths = write(out, about, link, looks)
-    _print(looks, [str(path) for path in paths], as_json)
+    failed: dict[str, str] = {}
+
+    def fail(key: str, why: str) -> None:
+        """Say it at once; the others are run all the same."""
+        failed[key] = why
+        print(why, file=sys.stderr)
+
+    looks = contest(about, link, keys, tell, fail)
+    if looks:
+        _print(looks, failed, [str(path) for path in write(out, about, link, looks, failed)], as_json)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
-def _print(looks: dict[str, list[Look]], paths: list[str], as_json: bool) -> None:
+def _print(looks: dict[str, list[Look]], failed: dict[str, str], paths: list[str], as_json: bool) -> None:
     """What came of each, and when it had reached the loss at which the first of them ended."""
     from backchannel.compare.apart import reached
 
@@ -84,11 +90,20 @@ def _print(looks: dict[str, list[Look]], paths: list[str], as_json: bool) -> Non
         for key, seen in looks.items()
     ]
     if as_json:
-        print_json({"methods": [dict(zip(columns, row, strict=True)) for row in rows], "files": paths})
+        methods = [dict(zip(columns, row, strict=True)) for row in rows]
+        print_json({"methods": methods, "failed": failed, "files": paths})
         return
     title = f"training apart, and seconds to the loss at which {first} ended"
     print_table(title, columns, [["-" if cell is None else cell for cell in row] for row in rows])
     print(f"wrote {' and '.join(paths)}")
+
+
+def _rate(rate: str) -> str:
+    """As `tc` reads it, to which a bare number is bits a second."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", rate.lower())
+    if found is None or not float(found[1]):
+        raise ValueError(f"--rate is written as 20mbit, in kbit, mbit or gbit a second, not {rate!r}")
+    return found[0]
 
 
 def _seconds(delay: str) -> float:

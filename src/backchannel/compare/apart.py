@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import create_server
@@ -39,7 +39,7 @@ class Training(msgspec.Struct, kw_only=True):
     text: str = ""
     workers: int = 2
     steps: int = 100_000
-    seconds: float = 60.0  # of training, for each method
+    seconds: float = 60.0  # of training, for each method, to the step
     every: int = 30  # steps between exchanges
     look: int = 5  # steps between looks at the loss, where there are no rounds at whose end to look
     width: int = 128
@@ -86,7 +86,11 @@ def methods() -> list[str]:
 
 
 def contest(
-    about: Training, link: Link | None, keys: Sequence[str], told: Callable[[str, Look], None]
+    about: Training,
+    link: Link | None,
+    keys: Sequence[str],
+    told: Callable[[str, Look], None],
+    failed: Callable[[str, str], None] | None = None,
 ) -> dict[str, list[Look]]:
     """Run the methods one after the other; what was seen of each.
 
@@ -95,6 +99,7 @@ def contest(
         link: between the workers; None for loopback.
         keys: of `methods()`.
         told: called with each look, as it comes.
+        failed: called with a method that fails, and a sentence; the others are run all the same. Default: it is raised.
 
     Raises:
         ValueError: for a method that is none of these, or a text that is too short.
@@ -106,7 +111,15 @@ def contest(
     for key in keys:
         if key not in (*PARALLEL, TORCHFT):
             find(key, "distributed").factory(**about.given(key))
-    return {key: _run(about, link, key, partial(told, key)) for key in keys}
+    found = {}
+    for key in keys:
+        try:
+            found[key] = _run(about, link, key, partial(told, key))
+        except RuntimeError as error:
+            if failed is None:
+                raise
+            failed(key, str(error))
+    return found
 
 
 def read(about: Training) -> tuple[Tensor, Tensor]:
@@ -123,8 +136,8 @@ def _run(about: Training, link: Link | None, method: str, told: Callable[[Look],
             for rank in range(about.workers):
                 process = start(rank, [sys.executable, "-m", "backchannel.compare.apart_worker", str(rank)])
                 processes.append(process)
-                process.stdin.write(given)
-                process.stdin.close()
+                with suppress(BrokenPipeError), process.stdin as asked:  # who is gone is named in the end
+                    asked.write(given)
             before = sent()
             for line in processes[0].stdout:
                 look = msgspec.json.decode(line, type=Look)
@@ -172,11 +185,13 @@ def _start(rank: int, command: Sequence[str]) -> Any:
 _PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
-def write(folder: Path, about: Training, link: Link | None, looks: dict[str, list[Look]]) -> tuple[Path, Path]:
-    """train-apart.json and train-apart.png in the folder."""
+def write(
+    folder: Path, about: Training, link: Link | None, looks: dict[str, list[Look]], failed: dict[str, str]
+) -> tuple[Path, Path]:
+    """train-apart.json, also of what failed and why, and train-apart.png in the folder."""
     from backchannel.compare.apart_picture import draw
 
-    facts = {"training": about, "link": link, "looks": looks}
+    facts = {"training": about, "link": link, "looks": looks, "failed": failed}
     (folder / "train-apart.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1))
     draw(folder / "train-apart.png", looks, link)
     return folder / "train-apart.json", folder / "train-apart.png"

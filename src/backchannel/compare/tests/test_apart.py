@@ -5,7 +5,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from backchannel.compare.apart import Link, Look, Training, contest, methods, reached, write
+from backchannel.compare import apart
+from backchannel.compare.apart import Link, Look, Training, contest, methods, reached, read, write
+from backchannel.tasks import character_lm as lm
 from backchannel.testing.links import refusal
 
 TINY = Training(workers=2, steps=6, every=3, look=3, width=16, layers=1, heads=2, context=16, batch=2, limit=60.0)
@@ -22,14 +24,45 @@ def test_a_contest_over_loopback(tmp_path):
     assert looks["none"][-1].bits == 0
     assert 0 < looks["sparse_loco"][-1].bits < 2 * 32 * size / 50  # two rounds
     assert looks["sparse_loco"][1].bits == 2 * looks["sparse_loco"][0].bits
-    file, picture = write(tmp_path, TINY, None, looks)
-    assert msgspec.json.decode(file.read_bytes())["looks"]["none"][0]["step"] == 3
+    file, picture = write(tmp_path, TINY, None, looks, {"ddp": "worker 1 of ddp failed: so it is"})
+    kept = msgspec.json.decode(file.read_bytes())
+    assert kept["looks"]["none"][0]["step"] == 3
+    assert kept["failed"] == {"ddp": "worker 1 of ddp failed: so it is"}
     assert picture.stat().st_size > 10_000
 
 
-def test_one_worker_and_the_time_that_is_given():
-    looks = contest(msgspec.structs.replace(TINY, workers=1, seconds=1e-9), None, ["diloco"], lambda key, look: None)
-    assert [look.step for look in looks["diloco"]] == [3]  # over at the first look
+def test_it_ends_within_a_step_of_the_time_that_is_given():
+    endless = msgspec.structs.replace(TINY, steps=10**9, every=10**9, look=10**9)
+    looks = contest(msgspec.structs.replace(endless, workers=1, seconds=1e-9), None, ["diloco"], lambda *_: None)
+    assert [look.step for look in looks["diloco"]] == [1]
+    # The others wait in a collective of every step, or are anywhere in a round that does not end.
+    looks = contest(msgspec.structs.replace(endless, seconds=0.5), None, ["ddp", "diloco"], lambda *_: None)
+    for key, (look,) in looks.items():
+        assert look.step > 1, key
+        assert 0.5 < look.seconds < 5.0, key  # a step takes milliseconds, on a busy machine more
+    untrained = lm.validation_loss(lm.fresh(0, 16, 1, 2, 16), read(TINY)[1], 16, most=64)
+    assert looks["diloco"][0].loss == pytest.approx(untrained)  # of what all have in common, before the first round
+
+
+def test_a_method_that_fails_does_not_lose_the_others(monkeypatch):
+    def run(about, link, method, told):
+        if method == "ddp":
+            raise RuntimeError("worker 1 of ddp failed: no memory")
+        return [Look(1, 2.0, 3.0, 4)]
+
+    monkeypatch.setattr(apart, "_run", run)
+    failed = []
+    looks = contest(TINY, None, ["none", "ddp", "diloco"], lambda *_: None, lambda *what: failed.append(what))
+    assert list(looks) == ["none", "diloco"]
+    assert failed == [("ddp", "worker 1 of ddp failed: no memory")]
+    with pytest.raises(RuntimeError, match="worker 1 of ddp failed: no memory"):
+        contest(TINY, None, ["none", "ddp", "diloco"], lambda *_: None)
+
+
+def test_who_fails_says_why(monkeypatch):
+    monkeypatch.setattr(apart.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="worker 0 of none failed: it wrote nothing"):
+        contest(TINY, None, ["none"], lambda *_: None)
 
 
 def test_what_cannot_be_compared(tmp_path):
