@@ -24,7 +24,7 @@ equally likely if labels do not matter, so that p = (1 + #{at least as large}) /
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -97,37 +97,44 @@ def shift(
         if (of[unit] != numbers).any():
             raise ValueError("an annotator has more than one label")
         sampled = [rng.permutation(of)[unit] for _ in range(draws)]
-    value, count, spread = _squared(pairs, votes, numbers, len(names))
+    value, count = _squared(pairs, votes, numbers, len(names))
+    spread = _spread(pairs, votes, numbers, len(names))
     if not count:
         return Shift(np.nan, np.nan, 0)
-    others = np.array([_squared(pairs, votes, each, len(names))[2] for each in sampled])
+    others = np.array([_spread(pairs, votes, each, len(names)) for each in sampled])
     p = float((1 + (others >= spread - 1e-9 * abs(spread)).sum()) / (1 + draws))
     return Shift(float(np.sqrt(max(value, 0.0) / 2)), p, count)
 
 
-def _squared(pairs: np.ndarray, votes: np.ndarray, labels: np.ndarray, kinds: int) -> tuple[float, int, float]:
-    """The mean of |p - q|^2 (3), the pairs that it is of, and the statistic of the test: sum_u |p - q|^2 n m / (n + m).
+def _squared(pairs: np.ndarray, votes: np.ndarray, labels: np.ndarray, kinds: int) -> tuple[float, int]:
+    """The mean of |p - q|^2 (3) over pairs with two votes under either of two labels, and how many these are."""
+    found = []
+    for p, q, n, m in _under(pairs, votes, labels, kinds, 2):
+        within = (p * (p - 1)).sum(1) / (n * (n - 1)) + (q * (q - 1)).sum(1) / (m * (m - 1))
+        found.append(within - 2 * (p * q).sum(1) / (n * m))
+    each = np.concatenate(found)
+    return (float(each.mean()) if each.size else np.nan), each.size
 
-    Of each pair, over all pairs of labels; within a label that has one vote, agreement is not known and not needed for
-    the test, which adds |p - q|^2 as it is seen.
-    """
+
+def _spread(pairs: np.ndarray, votes: np.ndarray, labels: np.ndarray, kinds: int) -> float:
+    """What the test looks at: the sum of |p - q|^2 n m / (n + m), as votes show it, over pairs under both labels."""
+    return sum(
+        float((((p / n[:, None] - q / m[:, None]) ** 2).sum(1) * n * m / (n + m)).sum())
+        for p, q, n, m in _under(pairs, votes, labels, kinds, 1)
+    )
+
+
+def _under(
+    pairs: np.ndarray, votes: np.ndarray, labels: np.ndarray, kinds: int, least: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Counts of votes and their sums under either of two labels, of pairs with at least `least` votes under both."""
     size = int(pairs.max()) + 1
-    found, seen = [], 0.0
     counts = [_counts(pairs[labels == k], votes[labels == k], size) for k in range(kinds)]
     for k in range(kinds):
         for j in range(k):
             n, m = counts[k].sum(1), counts[j].sum(1)
-            both = (n > 0) & (m > 0)
-            p, q = counts[k][both], counts[j][both]
-            n, m = n[both], m[both]
-            gap = ((p / n[:, None] - q / m[:, None]) ** 2).sum(1)
-            seen += float((gap * n * m / (n + m)).sum())
-            two = (n > 1) & (m > 1)
-            p, q, n, m = p[two], q[two], n[two], m[two]
-            within = (p * (p - 1)).sum(1) / (n * (n - 1)) + (q * (q - 1)).sum(1) / (m * (m - 1))
-            found.append(within - 2 * (p * q).sum(1) / (n * m))
-    each = np.concatenate(found)
-    return (float(each.mean()) if each.size else np.nan), each.size, seen
+            both = (n >= least) & (m >= least)
+            yield counts[k][both], counts[j][both], n[both], m[both]
 
 
 def _counts(pairs: np.ndarray, votes: np.ndarray, size: int | None = None) -> np.ndarray:

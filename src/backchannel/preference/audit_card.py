@@ -33,7 +33,7 @@ Deviations: the paper proposes no algorithm; fields, estimates and tests are our
 
     >>> votes = {"first": ["x", "y", "z"] * 40, "second": ["y", "z", "x"] * 40, "vote": [1, 1, 1, -1] * 30}
     >>> card = audit_card(votes, {"name": "scissors, paper, stone"})
-    >>> card.triples.count, card.scalar.p <= 0.01, len(unstated(card))
+    >>> card.triples.triples, card.scalar.p <= 0.01, len(unstated(card))
     (1, True, 13)
 
 References: lambert2023history, kiefer1956consistency, besag1989generalized, krippendorff2004reliability.
@@ -168,7 +168,7 @@ def audit_card(
     rng, votes, both = np.random.default_rng(seed), tally(data, data.group), np.unique(data.group)
     return AuditCard(
         stated=stated,
-        items=len(data.items),
+        items=np.union1d(data.first, data.second).size,
         pairs=np.unique(data.first * len(data.items) + data.second).size,
         votes=data.vote.size,
         ties=int((data.vote == 0).sum()),
@@ -178,7 +178,7 @@ def audit_card(
         agreement=alpha(data, rng),
         within=[alpha(_only(data, data.group == each), rng) for each in both] if both.size > 1 else [],
         kappa=kappa(data, data.group, rng) if both.size == 2 else None,
-        groups=shift(data, data.group, rng, data.annotator if data.annotator.any() else None, draws),
+        groups=shift(data, data.group, rng, _people(data), draws),
         contexts=shift(data, data.context, rng, draws=draws),
         reward=None if rewards is None else _reward(data, np.asarray(rewards, float)),
     )
@@ -286,6 +286,13 @@ def _reward(data: Comparisons, rewards: np.ndarray) -> RewardFit:
     slope = float(logit(apart[:, None], np.ones(apart.size)).theta[0]) if finite else None
     error = float(np.sqrt((sums**2).sum()) / right.size)
     return RewardFit(float(right.mean()), error, -float(np.logaddexp(0, -apart).mean()), slope)
+
+
+def _people(data: Comparisons) -> np.ndarray | None:
+    """Annotators, where several are known and each belongs to one group: they then change groups as a whole."""
+    memberships = np.unique(np.stack([data.annotator, data.group]), axis=1).shape[1]
+    known = np.unique(data.annotator).size
+    return data.annotator if known > 1 and memberships == known else None
 
 
 def _only(data: Comparisons, chosen: np.ndarray) -> Comparisons:

@@ -143,7 +143,7 @@ def best_of(reward: np.ndarray, answers: np.ndarray) -> np.ndarray:
     return np.asarray((answers @ reward).argmax(1))
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of a share of n: never outside [0, 1], and right near its ends."""
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

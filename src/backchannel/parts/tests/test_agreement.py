@@ -75,7 +75,7 @@ def test_shift_is_without_bias():
 
     for votes in itertools.product([-1, 1], repeat=5):
         chance = np.prod([c if v > 0 else 1 - c for v, c in zip(votes, [p, p, q, q, q], strict=True)])
-        found, pairs, _ = _squared(np.zeros(5, np.int64), np.array(votes), np.array([0, 0, 1, 1, 1]), 2)
+        found, pairs = _squared(np.zeros(5, np.int64), np.array(votes), np.array([0, 0, 1, 1, 1]), 2)
         assert pairs == 1
         mean += chance * found / 2
     assert mean == pytest.approx((p - q) ** 2, rel=1e-12)
