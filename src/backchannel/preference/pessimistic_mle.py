@@ -83,6 +83,7 @@ class Estimate(NamedTuple):
 
 
 Choices = list[np.ndarray]  # float64[sets, size, d] for each size: in each set, what was chosen comes first
+Counted = list[tuple[np.ndarray, np.ndarray]]  # the same, with how often each set was seen
 
 
 def ranking(ranked: np.ndarray) -> Choices:
@@ -107,6 +108,7 @@ def pessimistic_mle(
     choices: Callable[[np.ndarray], Choices] = ranking,
     ridge: float = 1e-3,
     reference: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
 ) -> Estimate:
     """Fit the reward and measure how well each direction is known.
 
@@ -116,6 +118,7 @@ def pessimistic_mle(
         choices: `ranking` (true MLE), `pairs` (split MLE) or `first` (demonstrations).
         ridge: lambda in (3) and (4), positive.
         reference: v, float64[d]; None: the mean of all features.
+        counts: how often each set was seen, float64[n]; None: once.
     """
     phi = np.asarray(ranked, float)
     if phi.ndim == 4:
@@ -127,10 +130,14 @@ def pessimistic_mle(
         )
     if not 0 < bound < math.inf or not 0 < ridge < math.inf:
         raise ValueError(f"bound and ridge must be positive, not {bound} and {ridge}")
-    centred = phi - phi.mean(1, keepdims=True)
-    covariance = 2 / (phi.shape[1] - 1) * np.einsum("nki,nkj->ij", centred, centred) / len(phi)  # (2)
-    v = phi.mean((0, 1)) if reference is None else np.asarray(reference, float)
-    return Estimate(_in_ball(choices(phi), bound), covariance + ridge * np.eye(phi.shape[2]), v)
+    seen = np.ones(len(phi)) if counts is None else np.asarray(counts, float)
+    if seen.shape != (len(phi),) or not (seen >= 0).all() or not seen.sum() > 0:
+        raise ValueError(f"counts must be {len(phi)} numbers of at least 0, and not all 0")
+    centred = ((phi - phi.mean(1, keepdims=True)) * np.sqrt(seen)[:, None, None]).reshape(-1, phi.shape[2])
+    covariance = 2 / (phi.shape[1] - 1) * centred.T @ centred / seen.sum()  # (2)
+    v = np.average(phi.mean(1), axis=0, weights=seen) if reference is None else np.asarray(reference, float)
+    sets = [(x, np.repeat(seen, len(x) // len(phi))) for x in choices(phi)]
+    return Estimate(_in_ball(sets, bound), covariance + ridge * np.eye(phi.shape[2]), v)
 
 
 def radius(n: int, dimension: int, bound: float, features: float, ridge: float, delta: float = 0.05) -> float:
@@ -210,9 +217,9 @@ def pessimistic_policy(
 # ---- private
 
 
-def _in_ball(sets: Choices, bound: float) -> np.ndarray:
+def _in_ball(sets: Counted, bound: float) -> np.ndarray:
     """The most likely theta with |theta| <= B: minimise loss + multiplier |theta|^2 / 2 and search the multiplier."""
-    theta = _newton(sets, LEAST, np.zeros(sets[0].shape[2]))
+    theta = _newton(sets, LEAST, np.zeros(sets[0][0].shape[2]))
     length = float(np.linalg.norm(theta))
     if length <= bound:
         return theta
@@ -229,7 +236,7 @@ def _in_ball(sets: Choices, bound: float) -> np.ndarray:
     return theta * (bound / length)
 
 
-def _newton(sets: Choices, multiplier: float, theta: np.ndarray) -> np.ndarray:
+def _newton(sets: Counted, multiplier: float, theta: np.ndarray) -> np.ndarray:
     """The minimum of the mean negative log-likelihood of the choices plus multiplier |theta|^2 / 2."""
     loss, gradient, hessian = _likelihood(sets, theta, multiplier)
     for _ in range(200):
@@ -248,22 +255,22 @@ def _newton(sets: Choices, multiplier: float, theta: np.ndarray) -> np.ndarray:
     return theta
 
 
-def _likelihood(sets: Choices, theta: np.ndarray, multiplier: float) -> tuple[float, np.ndarray, np.ndarray]:
+def _likelihood(sets: Counted, theta: np.ndarray, multiplier: float) -> tuple[float, np.ndarray, np.ndarray]:
     """Loss, gradient and Hessian, by sums of softmax choices."""
-    total = sum(len(x) for x in sets)
+    total = sum(float(seen.sum()) for _, seen in sets)
     loss = multiplier * float(theta @ theta) / 2
     gradient, hessian = multiplier * theta, multiplier * np.eye(len(theta))
-    for x in sets:
+    for x, seen in sets:
         scores = x @ theta
         scores = scores - scores.max(1, keepdims=True)
         weight = np.exp(scores)
         mass = weight.sum(1, keepdims=True)
         chance = weight / mass
-        loss += float((np.log(mass[:, 0]) - scores[:, 0]).sum()) / total
+        loss += float(seen @ (np.log(mass[:, 0]) - scores[:, 0])) / total
         expected = np.einsum("nk,nkd->nd", chance, x)
-        gradient = gradient + (expected - x[:, 0]).sum(0) / total
-        weighted = (chance[:, :, None] * x).reshape(-1, len(theta))
-        hessian = hessian + (weighted.T @ x.reshape(-1, len(theta)) - expected.T @ expected) / total
+        gradient = gradient + seen @ (expected - x[:, 0]) / total
+        weighted = ((seen[:, None] * chance)[:, :, None] * x).reshape(-1, len(theta))
+        hessian = hessian + (weighted.T @ x.reshape(-1, len(theta)) - (seen[:, None] * expected).T @ expected) / total
     return loss, gradient, hessian
 
 

@@ -54,8 +54,8 @@ def test_card():
 def test_step_gradient_and_hessian_are_those_of_the_likelihood(choices):
     ranked, _ = rankings(6, 4, 3, seed=1)
     theta = np.array([0.3, -0.7, 0.2])
-    sets = choices(ranked)
-    count = sum(len(x) for x in sets)
+    sets = [(x, np.ones(len(x))) for x in choices(ranked)]
+    count = sum(len(x) for x, _ in sets)
 
     def loss(at):
         return -log_likelihood(at, ranked, choices.__name__) / count + 0.1 * at @ at / 2
@@ -92,17 +92,17 @@ def test_step_covariance_radius_and_lower_bound_by_hand():
 @pytest.mark.parametrize("choices", [ranking, pairs, first])
 @pytest.mark.parametrize("bound", [50.0, 0.4])
 def test_known_maximum_of_the_likelihood_in_the_ball(choices, bound):
-    ranked, _ = rankings(40, 4, 3, seed=3)
+    ranked, _ = rankings(15, 4, 3, seed=3)
     found = pessimistic_mle(ranked, bound, choices).parameter
     best = optimize.minimize(
         lambda theta: -log_likelihood(theta, ranked, choices.__name__) / len(ranked),
         np.zeros(3),
         method="SLSQP",
         constraints={"type": "ineq", "fun": lambda theta: bound**2 - theta @ theta},
-        options={"ftol": 1e-13, "maxiter": 500},
+        options={"ftol": 1e-12, "maxiter": 100},
     ).x
     np.testing.assert_allclose(found, best, atol=2e-5)
-    assert np.linalg.norm(found) <= bound
+    assert np.linalg.norm(found) <= bound * (1 + 1e-12)
     assert (np.linalg.norm(found) > bound - 1e-9) == (bound == 0.4)
 
 
@@ -117,31 +117,31 @@ def test_known_bound_is_the_least_value_in_the_ellipsoid():
     estimate = pessimistic_mle(ranked, bound=3.0)
     x = np.array([0.4, -1.0, 2.0])
     rng = np.random.default_rng(0)
-    directions = rng.normal(size=(20_000, 3))
+    directions = rng.normal(size=(5000, 3))
     directions /= np.sqrt(np.einsum("ni,ij,nj->n", directions, estimate.covariance, directions))[:, None]
     values = (estimate.parameter + 0.8 * directions) @ (x - estimate.reference)
     bound = lower_bound(estimate, x, 0.8)
     assert (values >= bound - 1e-12).all()
-    assert values.min() < bound + 0.01
+    assert values.min() < bound + 0.05
 
 
 def test_known_policy_is_the_best_of_a_fine_grid():
     # Two prompts with two answers: every policy is a point of a square.
     rng = np.random.default_rng(5)
     inside = 0
-    for _ in range(20):
+    for _ in range(12):
         estimate = Estimate(rng.normal(size=2), np.diag(rng.uniform(0.2, 2, 2)), rng.normal(size=2))
         phi, rho = rng.normal(size=(2, 2, 2)), np.array([0.3, 0.7])
         policy = pessimistic_policy(estimate, phi, 0.7, rho, tolerance=1e-9)
-        grid = np.linspace(0, 1, 401)
+        grid = np.linspace(0, 1, 201)
         p, q = (x[..., None] for x in np.meshgrid(grid, grid))
         mean = 0.3 * (p * phi[0, 0] + (1 - p) * phi[0, 1]) + 0.7 * (q * phi[1, 0] + (1 - q) * phi[1, 1])
         best = lower_bound(estimate, mean, 0.7).max()
         found = lower_bound(estimate, np.einsum("s,sa,sad->d", rho, policy, phi), 0.7)
-        assert best - 1e-8 <= found <= best + 1e-4
+        assert best - 1e-8 <= found <= best + 4e-4
         np.testing.assert_allclose(policy.sum(1), 1, rtol=1e-12)
         inside += ((policy > 1e-6) & (policy < 1 - 1e-6)).any()
-    assert inside >= 3  # among them policies that must randomise
+    assert inside >= 2  # among them policies that must randomise
 
 
 def test_limit_two_answers_make_all_three_likelihoods_one():
@@ -155,6 +155,16 @@ def test_limit_trajectories_are_sums_of_their_steps():
     steps = rng.normal(size=(30, 2, 6, 3))
     for one, other in zip(pessimistic_mle(steps, 3.0), pessimistic_mle(steps.sum(2), 3.0), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("choices", [ranking, pairs, first])
+def test_limit_counts_are_repetitions(choices):
+    ranked, _ = rankings(8, 3, 2, seed=10)
+    counts = np.array([2, 0, 1, 3, 1, 1, 5, 1])
+    counted = pessimistic_mle(ranked, 3.0, choices, counts=counts)
+    repeated = pessimistic_mle(np.repeat(ranked, counts, axis=0), 3.0, choices)
+    for one, other in zip(counted, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
 def test_limit_no_width_is_greedy():
@@ -184,8 +194,7 @@ def test_contrast_greedy_trusts_one_comparison(n):
     # compared once with the first and won by luck. Greed takes it, however large n is; pessimism does not.
     phi, value = np.eye(3), np.array([1.0, 0.0, -1.0])
     wins = round(n * special.expit(1.0))
-    ranked = np.stack([phi[[0, 1]]] * wins + [phi[[1, 0]]] * (n - wins) + [phi[[2, 0]]])
-    estimate = pessimistic_mle(ranked, bound=2.0, ridge=1e-4)
+    estimate = pessimistic_mle(phi[[[0, 1], [1, 0], [2, 0]]], 2.0, ridge=1e-4, counts=np.array([wins, n - wins, 1]))
     greedy = pessimistic_policy(estimate, phi[None], 0.0)[0]
     careful = pessimistic_policy(estimate, phi[None], radius(n, 3, 2.0, 1.0, 1e-4))[0]
     assert greedy @ value == -1
@@ -203,6 +212,7 @@ PLAIN = Estimate(np.ones(2), np.eye(2), np.zeros(2))
         (lambda: pessimistic_mle(np.full((3, 2, 2), np.nan), 1.0), "finite"),
         (lambda: pessimistic_mle(np.zeros((3, 2, 2)), 0.0), "bound"),
         (lambda: pessimistic_mle(np.zeros((3, 2, 2)), 1.0, ridge=0.0), "ridge"),
+        (lambda: pessimistic_mle(np.zeros((3, 2, 2)), 1.0, counts=np.zeros(3)), "counts"),
         (lambda: radius(10, 2, 1.0, 1.0, 0.1, delta=1.0), "delta"),
         (
             lambda: pessimistic_policy(Estimate(np.zeros(2), np.eye(2), np.zeros(2)), np.zeros((1, 2, 3)), 1.0),
