@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 
-.PHONY: demo demo-serve demo-distributed test test-links lint suite sync claims bench docs clean
+.PHONY: demo demo-serve demo-align demo-distributed test test-links lint suite sync claims bench docs clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("backchannel needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
@@ -24,6 +24,11 @@ demo: .venv/ready          ## learn from two real logs; writes demo/ and opens i
 demo-serve: .venv/ready    ## a service learns from a simulated crowd for a minute; writes demo/serve/
 	$(BIN)/pip install --quiet -e '.[serve]'
 	$(BIN)/python examples/demo_serve.py
+
+demo-align: .venv/ready    ## a small language model learns what a rule prefers, from a hundred pairs; writes demo/align/
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e '.[align,transformers]'
+	$(BIN)/python examples/demo_align.py
 
 demo-distributed: .venv/ready ## a small language model on workers with slow links, by four methods; writes demo/apart/
 	$(BIN)/pip install --quiet torch==2.13.0

@@ -43,8 +43,8 @@ class Card:
         feedback: what it needs: "bandit", "full", "graph", "asked", "reward", "comparison", "critique", "gradient" ...
         protocol: what its factory returns: "learner", "objective", "exchange", "outer" (workers that train alone
             and meet now and then), "optimizer" (a torch.optim.Optimizer,
-            made of parameters and the example), "solver" (of preference games, `parts.nash.Solver`), "agent" or
-            "artefact".
+            made of parameters and the example), "solver" (of preference games, `parts.nash.Solver`), "recipe"
+            (learning from answers that the model draws), "agent" or "artefact".
         engine: "numba", "jax", "torch", "async" or "none".
         neighbour: key of the nearest method, which its contrast test is against; empty for an artefact without one.
         example: arguments with which the battery instantiates it.

@@ -5,7 +5,8 @@
     tuned = tune(start, given(data, 64), dpo(0.5), steps=200, learning_rate=1e-3, seed=seed)
 
 `tune` asks a source for the data of each step, so that fixed data sets (`given`) and answers that the model draws as it
-goes are one loop. It serves every objective of parts/objectives.py, by the kind of batch that it reads.
+goes are one loop. It serves every objective of parts/objectives.py, by the kind of batch that it reads. `improve` runs
+a recipe of parts/recipes.py in rounds.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from backchannel.parts.objectives import Objective, Pairs, Rollouts, Scores, Singles
+from backchannel.parts.recipes import Compared, Kept, Recipe
 from backchannel.parts.torch_fit import fit
-from backchannel.tasks.tiny_answers import AnswerLM, Answers, fresh, gold, random_prompts
+from backchannel.tasks.tiny_answers import AnswerLM, Answers, fresh, gold, random_prompts, sample
 
 
 class Labelled(NamedTuple):
@@ -157,6 +159,73 @@ def tune(
 
     fit(model.parameters(), loss, steps, torch.optim.Adam, learning_rate)
     return model.requires_grad_(False)
+
+
+Feedback = Callable[[list[Answers], torch.Generator], Tensor]
+"""(k answers to each of n prompts, a generator) -> their scores, [n, k]."""
+
+
+def gold_scores(drawn: list[Answers], rng: torch.Generator) -> Tensor:
+    """Feedback that knows the gold reward."""
+    return torch.stack([gold(each) for each in drawn], 1)
+
+
+def improve(
+    start: AnswerLM,
+    recipe: Recipe,
+    feedback: Feedback,
+    rounds: int,
+    prompts: int,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    batch: int = 64,
+    after: Callable[[int, AnswerLM], None] | None = None,
+) -> AnswerLM:
+    """A copy of `start` that learned by a recipe.
+
+    Args:
+        start: the first policy, and the reference.
+        recipe: the method.
+        feedback: says how good answers are.
+        rounds: of drawing and learning.
+        prompts: in a round.
+        steps: of Adam in a round; its moments begin anew.
+        learning_rate: constant.
+        seed: of all draws.
+        batch: examples in a step; a selection that is not larger is taken whole.
+        after: hears the model after each round.
+    """
+    rng, last = torch.Generator().manual_seed(seed), start
+    for each in range(rounds):
+        asked = random_prompts(prompts, rng)
+        drawn = []
+        for k in range(recipe.answers):
+            a, b = recipe.mixtures[k % len(recipe.mixtures)]
+            mixture = [(model, asked, weight) for model, weight in ((last, a), (start, b)) if weight]
+            drawn.append(sample(mixture, rng))
+        selection = recipe.select(feedback(drawn, rng), rng)
+        if len(selection.row):
+            data = selected(drawn, selection)
+            source = given(data, batch) if len(selection.row) > batch else _whole(data)
+            begin, anchor = (start if said == "start" else last for said in (recipe.begin, recipe.anchor))
+            last = tune(begin, source, recipe.objective, steps, learning_rate, seed + 1 + each, anchor)
+        if after is not None:
+            after(each, last)
+    return last
+
+
+def selected(drawn: list[Answers], selection: Compared | Kept) -> Labelled | Judged:
+    """The answers that a recipe selected: answer j to prompt i is row i of `drawn[j]`."""
+    prompts, tokens = drawn[0].prompts[selection.row], torch.stack([each.tokens for each in drawn], 1)
+    if isinstance(selection, Compared):
+        better, worse = (Answers(prompts, tokens[selection.row, each]) for each in (selection.better, selection.worse))
+        return Labelled(better, worse, selection.strength, selection.gap)
+    return Judged(Answers(prompts, tokens[selection.row, selection.answer]), selection.good, selection.score)
+
+
+def _whole(data: Data) -> Source:
+    return lambda model, step, rng: data
 
 
 class Rewarder(nn.Module):

@@ -1,0 +1,91 @@
+"""Recipes: methods that learn from answers that the model itself draws, in rounds.
+
+    draw k answers to each prompt -> score them -> select what is learned from -> some steps down an objective -> again
+
+What is a method's own is said in numbers, so that one recipe serves a table of actions, a tiny transformer and a large
+model: from which distribution an answer is drawn, which answers are selected by their scores, which loss follows, and
+what each round begins with. Scores, float[n, k], are rewards or wins by a judge, higher is better.
+
+A selection is a list of pairs (`Compared`: of prompt `row` answer `better` against answer `worse`) or of single answers
+(`Kept`). It may be shorter or longer than n; where nothing is worth learning from, it is empty.
+
+An answer is drawn token by token from
+
+    p(token) proportional to pi(token)^a ref(token)^b
+
+for (a, b) in `mixtures`: (1, 0) is the policy, (0, 1) the reference, and the k answers to a prompt take them in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backchannel.parts.objectives import Objective
+
+
+class Compared(NamedTuple):
+    """Pairs of answers to one prompt; tensors are [m]."""
+
+    row: Tensor  # int64
+    better: Tensor  # int64
+    worse: Tensor  # int64
+    strength: Tensor | None = None  # the probability that `better` is better
+    gap: Tensor | None = None  # by how much its score is higher
+
+
+class Kept(NamedTuple):
+    """Single answers; tensors are [m]."""
+
+    row: Tensor  # int64
+    answer: Tensor  # int64
+    good: Tensor | None = None  # bool
+    score: Tensor | None = None
+
+
+Selection = Compared | Kept
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model learns from its own answers.
+
+    Attributes:
+        answers: k, drawn to each prompt.
+        select: of scores, float[n, k], and a generator: what is learned from.
+        objective: the loss of what was selected.
+        mixtures: (a, b) of each answer, in turns.
+        begin: "last": a round goes on with the weights of the round before; "start": it begins anew.
+        anchor: the objective's reference: the model from the "start", or that of the "last" round.
+    """
+
+    answers: int
+    select: Callable[[Tensor, torch.Generator], Selection]
+    objective: Objective[Any]
+    mixtures: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
+    begin: Literal["last", "start"] = "last"
+    anchor: Literal["start", "last"] = "start"
+
+
+def scored(scores: Tensor) -> Tensor:
+    """The scores; ValueError unless they are finite numbers in [n, k] with k at least 1."""
+    if scores.dim() != 2 or not scores.shape[1]:
+        raise ValueError(
+            f"scores must have a row for each prompt and a column for each answer, not {tuple(scores.shape)}"
+        )
+    if not bool(torch.isfinite(scores).all()):
+        row, column = (int(each) for each in (~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(f"the score of answer {column} to prompt {row} is not finite")
+    return scores
+
+
+def best_and_worst(scores: Tensor) -> Compared:
+    """Of each prompt the best answer against the worst, where they differ."""
+    scored(scores)
+    gap, better, worse = scores.max(1)[0] - scores.min(1)[0], scores.argmax(1), scores.argmin(1)
+    row = (gap > 0).nonzero()[:, 0]
+    return Compared(row, better[row], worse[row], gap=gap[row])
