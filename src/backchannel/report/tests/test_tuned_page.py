@@ -24,7 +24,8 @@ def _tuned(**changes):
         "after": HeldOut(10, 0.5, 0.8, [1.0, 2, -1, 0.5, 0.1, 3, 2, -2, 1, 1]), "drawn": drawn,
         "history": [{"step": i, "loss": 0.7 - 0.01 * i, "margin": 0.1 * i, "accuracy": 0.5} for i in range(1, 20)],
         "steps": 19, "finished": True, "seconds": 75.0, "memory": 2_000_000_000, "trainable": 1000,
-        "parameters": 100_000, "versions": {"backchannel": "0"}, "notes": ["one <thing>"], "command": "backchannel align",
+        "parameters": 100_000, "versions": {"backchannel": "0"}, "notes": ["one <thing>"],
+        "command": "backchannel align",
     }  # fmt: skip
     return Tuned(**(settings | changes))
 
