@@ -68,6 +68,14 @@ def test_known_gradient_is_the_mean_of_its_estimates_by_enumeration():
     np.testing.assert_allclose(policy_gradient(matrix, mu, p, q, 0.3), mean, rtol=1e-10)
 
 
+def test_step_gradient_estimate_by_hand():
+    p, mu = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.3, 0.3])
+    won = gradient_estimate(1.0, 0, np.log(mu), np.log(p), 0.3)
+    np.testing.assert_allclose(won, (0.5 + 0.3 * np.log(2)) * np.array([0.8, -0.3, -0.5]), rtol=1e-12)
+    lost = gradient_estimate(0.0, 1, np.log(mu), np.log(p), 0.3)
+    np.testing.assert_allclose(lost, -0.5 * np.array([-0.2, 0.7, -0.5]), rtol=1e-12)
+
+
 def test_known_gradient_by_finite_differences():
     # Of P(p > q) - tau KL(p, mu) in the logits, with the opponent held fixed.
     matrix, mu, x, q = random_game(5, 3), _policy(11, 5), _policy(12, 5), _policy(13, 5)

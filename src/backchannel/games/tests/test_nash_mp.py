@@ -65,6 +65,7 @@ def test_known_every_step_contracts_by_the_rate(beta, actions):
     assert clear[0].all()
     assert (gaps[1:][clear] <= gaps[:-1][clear] / (1 + 2 * beta)).all()
     assert (gaps[10] <= divergence_bound(beta, 20, gaps[0])).all()
+    assert divergence_bound(0.5, 4, 3.0) == pytest.approx(3 / 2 / 2)
 
 
 def test_known_bound_holds_on_the_hardest_game():
@@ -123,14 +124,14 @@ def test_contrast_nash_md_needs_many_more_queries():
 
 
 def test_sampled_steps_come_near_the_exact_ones():
-    # 10 answers, 4,000 comparisons for each of 25 inner steps. Its noise in a log-probability is about
-    # sqrt(10 / 4000) / (2 beta) x sqrt(rate / 2) = 0.02; 0.3 is far beyond.
-    matrix, mu, beta = random_game(10, 7), even(10), 0.3
-    exact = solve(nash_mp(beta), matrix, mu, 8)
-    drawn = solve(sampled(beta, inner=25, batch=4000, learning_rate=0.2, seed=1), matrix, mu, 8)
-    assert np.abs(drawn[-1] - exact[-1]).max() < 0.3
-    assert divergence(exact[-1], drawn[-1]) < 0.1 * divergence(exact[-1], mu)
-    assert sampled(beta, 25, 4000, 0.2).queries == 200_000
+    # 6 answers, 10,000 comparisons for each of 40 inner steps. Over 40 seeds the largest difference of a log-probability
+    # was 0.015 +- 0.005, never above 0.025; one proximal step alone, without the second, is 0.28 away.
+    matrix, mu, beta = random_game(6, 7), even(6), 0.3
+    solver = sampled(beta, inner=40, batch=10_000, learning_rate=0.2, seed=1, step_size=2.0)
+    exact, drawn = (solve(each, matrix, mu, 1, _policy(9, 6)) for each in (nash_mp(beta, 2.0), solver))
+    assert np.abs(drawn[1] - exact[1]).max() < 0.06
+    assert np.abs(exact[1] - _ahead(beta, 2.0).step(matrix, mu, exact[0], 0)).max() > 0.2
+    assert solver.queries == 800_000
 
 
 def test_sampled_is_a_function_of_its_seed_and_takes_several_games():
