@@ -47,7 +47,7 @@ def test_snippets_and_commands_run(page, tmp_path, monkeypatch):
 
 def run(line):
     """One `$ backchannel ...` of a page."""
-    from backchannel.cli import act, app, compare, convert, learn, methods, workshop  # noqa: F401  (each registers its commands)
+    from backchannel.cli import act, app, audit, compare, convert, learn, methods, workshop  # noqa: F401  (each registers its commands)
 
     prompt, program, *arguments = shlex.split(line)
     assert (prompt, program) == ("$", "backchannel")

@@ -65,11 +65,11 @@ def _stop(number: int, frame: Any) -> None:
 
 def _run() -> int:
     """Run the command; returns its exit code."""
-    from backchannel.cli import act, align, compare, convert, learn, methods, policy, report, serve, workshop
+    from backchannel.cli import act, align, audit, compare, convert, learn, methods, policy, report, serve, workshop
     from backchannel.cli import train_apart as apart
 
     assert all(
-        (act, align, apart, compare, convert, learn, methods, policy, report, serve, workshop)
+        (act, align, apart, audit, compare, convert, learn, methods, policy, report, serve, workshop)
     )  # each registers its commands
 
     try:

@@ -147,4 +147,4 @@ def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of a share of n: never outside [0, 1], and right near its ends."""
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return (float(middle - reach) if share > 0 else 0.0), (float(middle + reach) if share < 1 else 1.0)
