@@ -124,8 +124,8 @@ def test_contrast_nash_md_needs_many_more_queries():
 
 
 def test_sampled_steps_come_near_the_exact_ones():
-    # 6 answers, 10,000 comparisons for each of 40 inner steps. Over 40 seeds the largest difference of a log-probability
-    # was 0.015 +- 0.005, never above 0.025; one proximal step alone, without the second, is 0.28 away.
+    # 6 answers, 10,000 comparisons for each of 40 inner steps. Over 40 seeds the largest difference of a
+    # log-probability was 0.015 +- 0.005, never above 0.025; one proximal step alone, without the second, is 0.28 away.
     matrix, mu, beta = random_game(6, 7), even(6), 0.3
     solver = sampled(beta, inner=40, batch=10_000, learning_rate=0.2, seed=1, step_size=2.0)
     exact, drawn = (solve(each, matrix, mu, 1, _policy(9, 6)) for each in (nash_mp(beta, 2.0), solver))
