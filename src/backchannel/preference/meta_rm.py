@@ -11,9 +11,10 @@ Equations (Dou et al. 2024; Wang et al. 2024), for k answers s_1, ..., s_k of th
     theta <- theta - alpha grad L(theta')                                                                            (3)
 
 The gradient in (3) is that of L alone, at theta': second derivatives of J are left out. To first order it is
-grad L + eta (Hessian of L) grad J, and where training ends, grad L(theta') = 0: then theta lies at
-theta' - eta grad J(theta), where rewards of the policy's answers differ *less* than at the optimum of L, most along the
-directions in which these answers differ. What helps there is shrinkage, learned without labels.
+grad L + eta (Hessian of L) grad J. Where training ends, grad L(theta') = 0: theta' is the optimum of L, and theta lies
+at theta' - eta grad J(theta), where rewards of the policy's answers differ *less*, most along the directions in which
+these answers differ: shrinkage, learned without labels. (J has kinks where two answers tie; there training goes to and
+fro.)
 
 Steps: `meta_rm(eta)` returns a function that takes the place of `backward()`: it leaves grad L(theta') in the
 parameters' `.grad` and the parameters as they were; any optimizer then makes step (3).
