@@ -110,6 +110,11 @@ def test_step_ties_are_for_reward_models_alone():
     assert list(pool.export("singles")) == list(pool.export("demonstrations")) == []
 
 
+def test_step_a_rating_is_good_above_the_middle_of_its_scale():
+    for value, good in ((1, [False]), (2.9, [False]), (3, []), (3.1, [True]), (5, [True])):
+        assert [each.good for each in open_human_feedback([row("rating", value=value)]).export("singles")] == good
+
+
 def test_step_a_critique_belongs_to_its_contributor_and_answer():
     critique = row("critique")
     for other, found in (
@@ -207,6 +212,7 @@ def test_known_what_makes_a_copy():
     assert content("ranking") != content("ranking", value=["5", "4", "3"])
     assert content("rating", value=5.0) == content("rating") != content("rating", scale=[0, 5])
     assert content("correction", value="caf\u00e9") == content("correction", value="cafe\u0301")
+    assert content("correction", value="x") != content("critique", value="x")
     assert content("correction", value="Four") != content("correction", value="four")
 
 
