@@ -94,7 +94,7 @@ def claim(seed: int, full: bool) -> Evidence:
         for name in sorted(last, key=lambda name: last[name]):
             x, y = allocated[name] / 1e6, last[name]
             right.plot(x, y, "o", color=STYLES.get(name, "#999999"))
-            beside = [levels[other] + line for other in levels if abs(allocated[other] / 1e6 - x) < 1]
+            beside = [levels[other] + line for other in levels if 1 / 3 < allocated[other] / 1e6 / x < 3]
             levels[name] = max([y, *beside])
             right.annotate(name, (x, levels[name]), fontsize=8, xytext=(6, -3), textcoords="offset points")
         right.set(xscale="symlog", xlim=(-0.1, 100), xlabel="state of a million parameters, MB", ylabel="last loss")
