@@ -1,8 +1,8 @@
 """One worker of a contest of methods that train apart: `python -m backchannel.compare.apart_worker RANK < given.json`.
 
 Every worker trains the same small language model on its own windows of the text, and exchanges by one method. Worker 0
-writes a line of JSON after every look: the step, the seconds of training so far (looks do not count), the loss on what
-was held out, the bits that were sent for a worker, and the seconds a step took at the median.
+writes a line of JSON after every look, the first before training: the step, the seconds of training so far (looks do
+not count), the loss on what was held out, and the bits that were sent for a worker.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ def run(about: Training, method: str, rank: int, address: str, tell: Callable[[d
     worker = Worker(about, method, rank, address)
     end = End(address, rank, about.workers, limit)
     clock, look = 0.0, about.every if worker.rounds else about.look
+    if rank == 0:
+        tell({"step": 0, "seconds": 0.0, "loss": worker.look(held_out, 0), "bits": 0})
+    dist.barrier()
     for t in range(1, about.steps + 1):
         began = time.perf_counter()
         worker.step(t, train)

@@ -7,6 +7,7 @@ pytest.importorskip("torch", reason="training needs torch")
 
 from backchannel.compare import apart
 from backchannel.compare.apart import Link, Look, Training, contest, methods, reached, read, write
+from backchannel.compare.apart_picture import draw
 from backchannel.tasks import character_lm as lm
 from backchannel.testing.links import refusal
 
@@ -18,15 +19,18 @@ def test_a_contest_over_loopback(tmp_path):
     looks = contest(
         TINY, None, ["none", "ddp_powersgd", "sparse_loco"], lambda key, look: told.append((key, look.step))
     )
-    assert told == [(key, step) for key in ("none", "ddp_powersgd", "sparse_loco") for step in (3, 6)]
-    assert all(4 < look.loss < 6 and look.seconds > 0 for seen in looks.values() for look in seen)
+    assert told == [(key, step) for key in ("none", "ddp_powersgd", "sparse_loco") for step in (0, 3, 6)]
+    assert all(4 < look.loss < 6 for seen in looks.values() for look in seen)
+    for start, first, second in looks.values():
+        assert (start.seconds, start.bits, start.loss) == (0.0, 0, looks["none"][0].loss)  # the same weights
+        assert 0 < first.seconds < second.seconds
     size = 2 * 256 * 16  # tokens; of the rest at least as much again is not there
     assert looks["none"][-1].bits == 0
     assert 0 < looks["sparse_loco"][-1].bits < 2 * 32 * size / 50  # two rounds
-    assert looks["sparse_loco"][1].bits == 2 * looks["sparse_loco"][0].bits
+    assert looks["sparse_loco"][2].bits == 2 * looks["sparse_loco"][1].bits
     file, picture = write(tmp_path, TINY, None, looks, {"ddp": "worker 1 of ddp failed: so it is"})
     kept = msgspec.json.decode(file.read_bytes())
-    assert kept["looks"]["none"][0]["step"] == 3
+    assert kept["looks"]["none"][1]["step"] == 3
     assert kept["failed"] == {"ddp": "worker 1 of ddp failed: so it is"}
     assert picture.stat().st_size > 10_000
 
@@ -34,14 +38,14 @@ def test_a_contest_over_loopback(tmp_path):
 def test_it_ends_within_a_step_of_the_time_that_is_given():
     endless = msgspec.structs.replace(TINY, steps=10**9, every=10**9, look=10**9)
     looks = contest(msgspec.structs.replace(endless, workers=1, seconds=1e-9), None, ["diloco"], lambda *_: None)
-    assert [look.step for look in looks["diloco"]] == [1]
+    assert [look.step for look in looks["diloco"]] == [0, 1]
     # The others wait in a collective of every step, or are anywhere in a round that does not end.
     looks = contest(msgspec.structs.replace(endless, seconds=0.5), None, ["ddp", "diloco"], lambda *_: None)
-    for key, (look,) in looks.items():
+    for key, (_, look) in looks.items():
         assert look.step > 1, key
         assert 0.5 < look.seconds < 5.0, key  # a step takes milliseconds, on a busy machine more
     untrained = lm.validation_loss(lm.fresh(0, 16, 1, 2, 16), read(TINY)[1], 16, most=64)
-    assert looks["diloco"][0].loss == pytest.approx(untrained)  # of what all have in common, before the first round
+    assert looks["diloco"][1].loss == pytest.approx(untrained)  # of what all have in common, before the first round
 
 
 def test_a_method_that_fails_does_not_lose_the_others(monkeypatch):
@@ -84,6 +88,14 @@ def test_when_a_loss_was_reached():
     assert looks[1].megabytes == 1.0
 
 
+@pytest.mark.parametrize("sent", [0, 8_000_000])
+def test_a_picture_of_whatever_there_is(tmp_path, sent):
+    looks = {name: [Look(0, 0.0, 5.5, 0), Look(3, 2.0, 5.0, sent)] for name in ("none", *(f"m{i}" for i in range(9)))}
+    for some, link in (({"none": looks["none"]}, None), (looks, Link("20mbit", 0.02)), (looks, Link())):
+        draw(tmp_path / "a.png", some, link)
+        assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
 @pytest.mark.links
 def test_over_slow_links_bytes_are_those_of_the_interface():
     if why := refusal():
@@ -100,5 +112,5 @@ def test_diloco_as_torchft_has_it_is_ours():
     pytest.importorskip("torchft", reason="a contestant of its own")
     looks = contest(TINY, None, ["diloco", "torchft_diloco"], lambda key, look: None)
     ours, theirs = ([(look.step, look.loss) for look in looks[key]] for key in ("diloco", "torchft_diloco"))
-    assert [step for step, _ in ours] == [step for step, _ in theirs] == [3, 6]
+    assert [step for step, _ in ours] == [step for step, _ in theirs] == [0, 3, 6]
     assert [loss for _, loss in theirs] == pytest.approx([loss for _, loss in ours], rel=1e-5)
