@@ -25,7 +25,8 @@ of DPO, with the reference moved to p_t each round. `certain=True` is that loss,
 Steps: sample; judge; (1) from the sample; keep pairs with a clear margin; minimise (2); the result is p_{t+1}.
 
 Deviations: the paper's judge gives points, and pairs whose better answer is not good are dropped as well; here the
-margin of win rates alone decides. A teacher's answers are answers like others.
+margin of win rates alone decides. A teacher's answers are answers like others. The claim is about tables; no language
+model was trained with it yet.
 
     >>> import torch
     >>> from backchannel.parts.objectives import Pairs
