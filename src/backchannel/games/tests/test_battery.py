@@ -20,7 +20,7 @@ def test_every_solver(check, method):
 
 
 WRONG = {
-    "check_policies": lambda m, mu, p, t: p + 0.1 * win_rates(m, p),
+    "check_policies": lambda m, mu, p, t: normalised(p + 0.1 * win_rates(m, p)) - 1e-6,
     "check_games_are_independent": lambda m, mu, p, t: normalised(p + 0.1 * win_rates(m, p) * (1 + p.size / 20)),
     "check_names_do_not_matter": lambda m, mu, p, t: normalised(p + 0.1 * win_rates(m, p) * np.arange(1, 6)),
     "check_better_answers_gain": lambda m, mu, p, t: normalised(p - 0.1 * win_rates(m, p)),
