@@ -18,6 +18,10 @@ bad answers, alpha = 0 and beta = 1 / (1 - rho), then J is the likelihood of the
 of a good and of a bad answer. The last terms estimate the divergence from the answer itself, drawn from the reference;
 s_good and s_bad are the shares of good and bad answers among the data, so that the mean loss is -J.
 
+Where all answers are labelled and were drawn from the reference, a good one weighs alpha / s_good + beta and a bad one
+beta - (1 - alpha) / s_bad in the likelihood: with even shares alpha and beta act through 2 alpha + beta alone, and
+learning from one kind or from both is the same method at another beta.
+
 Steps: log-probabilities of the answers; the sign of each by its label; the divergence.
 
 Deviations: language models have the divergence exactly, token by token over their vocabulary; ours is its

@@ -62,6 +62,18 @@ def test_limit_bad_answers_alone_find_the_good_ones():
     torch.testing.assert_close(found, REFERENCE * GOOD / share, rtol=0, atol=2e-3)
 
 
+def test_limit_with_even_shares_one_kind_or_both_is_the_same_at_another_beta():
+    batch = random_batch(Singles, 8, seed=3)
+    policy = batch.policy.clone().requires_grad_()
+    batch = batch._replace(policy=policy)
+    gradients = [
+        torch.autograd.grad(pmpo(alpha, beta)(batch)[0].sum(), policy)[0]
+        for alpha, beta in ((1.0, 0.5), (0.5, 1.5), (0.0, 2.5))
+    ]
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
 def test_limit_good_answers_alone_are_imitated():
     batch = random_batch(Singles, 6, seed=2)._replace(good=torch.ones(6, dtype=torch.bool), length=torch.ones(6))
     torch.testing.assert_close(pmpo(1.0, 0.0, good_share=0.999999)(batch)[0], sft()(batch)[0], rtol=1e-5, atol=0)
