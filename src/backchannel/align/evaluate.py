@@ -14,7 +14,7 @@ from backchannel.align.examples import Example, batch, weights
 from backchannel.align.judges import Judge, plain
 from backchannel.align.result import Drawn, HeldOut, Sample
 from backchannel.ledger.intervals import student
-from backchannel.lm.answers import Record
+from backchannel.lm.answers import Text
 from backchannel.parts.objectives import Objective
 
 
@@ -50,7 +50,7 @@ def held_out(
 
 
 def drawn(
-    records: Sequence[Record],
+    prompts: Sequence[Text],
     before: Sequence[tuple[str, int, bool]],
     after: Sequence[tuple[str, int, bool]],
     judge: Judge | None,
@@ -59,13 +59,12 @@ def drawn(
     """What answers show.
 
     Args:
-        records: whose prompts were answered.
+        prompts: that were answered.
         before: text, number of tokens and whether it came to an end, of each answer.
         after: of each answer from after.
         judge: says which is better.
         name: of the judge.
     """
-    prompts = [record.prompt for record in records]
     samples = [
         Sample(plain(prompt), one[0], other[0]) for prompt, one, other in zip(prompts, before, after, strict=True)
     ]

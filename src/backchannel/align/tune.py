@@ -22,13 +22,14 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from backchannel.align.evaluate import drawn, held_out, split
+from backchannel.align.asked import Asked
+from backchannel.align.evaluate import held_out, split
 from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge
 from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers
-from backchannel.align.reference import kept_logs, reference_logs
+from backchannel.align.reference import kept_logs
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
@@ -110,17 +111,20 @@ def tune(
     interrupt, guards = Interrupt(), Guards()
     loop = Loop(model, args, train, objective, logs, [Progress(tell), interrupt, guards])
     before = _held(loop.model, objective, held, logs, settings)
-    asked = [] if rewards else _asked(held, settings.answers)
     draw = sampler or Transformers(loop.model, encoder.ends, encoder.pad, settings.most, settings.temperature)
-    early = _draw(draw, asked, settings, tell, "answers before")
+    asked = Asked([(each.record.prompt, each.prompt) for each in held], draw, tokenizer, encoder.ends, settings.seed)
+    asked.prompts = asked.prompts[: 0 if rewards else settings.answers]
+    tell("answers before", 0.0)
+    early = asked.answers()
     begun = time.monotonic()
     with interrupt.listening():
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - begun
     tell("saving", 1.0)
     _save(loop, tokenizer, out / "model")
-    late = _draw(draw, asked, settings, tell, "answers after")
-    found = Tuned(
+    tell("answers after", 0.0)
+    late = asked.answers()
+    return Tuned(
         model=str(getattr(model.config, "_name_or_path", "")),
         method=method,
         arguments=arguments or {},
@@ -129,7 +133,7 @@ def tune(
         trained_on=len(train),
         before=before,
         after=_held(loop.model, objective, held, logs, settings),
-        drawn=None,
+        drawn=None if answers is None else asked.shown(early, late, judge, judge_name, answers),
         history=[{k: float(v) for k, v in each.items()} for each in loop.state.log_history if "loss" in each],
         steps=loop.state.global_step,
         finished=not interrupt.asked,
@@ -140,17 +144,6 @@ def tune(
         versions=versions(),
         notes=notes + guards.notes,
     )
-    if asked:
-        found.drawn = drawn(
-            [each.record for each in asked],
-            [_read(tokenizer, answer, encoder.ends) for answer in early],
-            [_read(tokenizer, answer, encoder.ends) for answer in late],
-            judge,
-            judge_name,
-        )
-        assert answers is not None
-        found.drawn.divergence = _divergence(answers, asked, late)
-    return found
 
 
 def _logs(answers: Answers) -> Logs:
@@ -198,37 +191,6 @@ def _held(model: Any, objective: Any, held: list[Example], logs: Any, settings: 
         return held_out(objective, held, lambda some: logs(model, some), settings.micro)
     finally:
         model.train(training)
-
-
-def _asked(held: Sequence[Example], most: int) -> list[Example]:
-    """One example for each of the first prompts."""
-    return list({tuple(each.prompt): each for each in reversed(held)}.values())[::-1][:most]
-
-
-def _draw(draw: Sampler, asked: Sequence[Example], settings: Settings, tell: Tell, what: str) -> list[list[int]]:
-    if not asked:
-        return []
-    tell(what, 0.0)
-    return [each[0] for each in draw([each.prompt for each in asked], 1, settings.seed)]
-
-
-def _read(tokenizer: Any, answer: list[int], ends: Sequence[int]) -> tuple[str, int, bool]:
-    return tokenizer.decode(answer, skip_special_tokens=True), len(answer), bool(answer) and answer[-1] in ends
-
-
-@torch.no_grad()
-def _divergence(answers: Answers, asked: Sequence[Example], drawn: list[list[int]]) -> float | None:
-    """The mean log-ratio of drawn answers to the model without its adapter."""
-    if not hasattr(answers.model, "peft_config"):
-        return None
-    training = answers.training
-    answers.eval()
-    total = 0.0
-    for each, answer in zip(asked, drawn, strict=True):
-        prompts, given = [each.prompt], [[answer]]
-        total += float(answers(prompts, given).sums() - reference_logs(answers, prompts, given).sums())
-    answers.train(training)
-    return total / len(drawn)
 
 
 def _save(loop: Loop, tokenizer: Any, folder: Path) -> None:

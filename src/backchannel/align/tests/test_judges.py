@@ -10,7 +10,6 @@ pytest.importorskip("transformers", reason="samplers draw from models of transfo
 from backchannel.align.evaluate import drawn  # noqa: E402
 from backchannel.align.judges import Compared, Scored, plain, scored  # noqa: E402
 from backchannel.align.sampler import Transformers  # noqa: E402
-from backchannel.lm.answers import Rated  # noqa: E402
 from backchannel.lm.protocol import LanguageModelError, Reply, system, user  # noqa: E402
 from backchannel.testing.small_models import small_llama  # noqa: E402
 
@@ -102,8 +101,7 @@ def test_prompts_as_texts():
 
 def test_what_answers_show():
     before, after = [("a", 3, True), ("bbbb", 5, False)], [("aaa", 2, True), ("bb", 2, True)]
-    records = [Rated("p", "x"), Rated("q", "x")]
-    found = drawn(records, before, after, Scored(lambda prompt, answer: len(answer), "length"), "length")
+    found = drawn(["p", "q"], before, after, Scored(lambda prompt, answer: len(answer), "length"), "length")
     assert found.lengths == (4, 2)
     assert found.endless == (0.5, 0)
     assert found.wins == 0.5
@@ -111,10 +109,10 @@ def test_what_answers_show():
     assert found.samples[0].scores == (1, 3)
     assert found.scores == (2.5, 2.5)
     assert found.interval == (0, 1)
-    silent = drawn(records, before, after, Compared(_Judge(lambda a, b: "?")), "judge")
+    silent = drawn(["p", "q"], before, after, Compared(_Judge(lambda a, b: "?")), "judge")
     assert silent.wins is None
     assert silent.silent == 2
-    assert drawn(records, before, after, None, "").judge == ""
+    assert drawn(["p", "q"], before, after, None, "").judge == ""
 
 
 def test_answers_are_those_of_the_model_one_by_one():

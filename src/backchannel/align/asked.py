@@ -1,0 +1,64 @@
+"""Held-out prompts that a model answers before and after, and what the answers show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from backchannel.align.evaluate import drawn
+from backchannel.align.judges import Judge
+from backchannel.align.model import Answers
+from backchannel.align.reference import reference_logs
+from backchannel.align.result import Drawn
+from backchannel.align.sampler import Sampler
+from backchannel.lm.answers import Text
+
+
+class Asked:
+    """Prompts, and who answers them."""
+
+    def __init__(
+        self, prompts: Sequence[tuple[Text, list[int]]], draw: Sampler, tokenizer: Any, ends: Sequence[int], seed: int
+    ):
+        """Take prompts as texts and in tokens; each different one is asked once."""
+        different = {tuple(tokens): (text, tokens) for text, tokens in reversed(prompts)}
+        self.prompts = list(different.values())[::-1]
+        self.draw, self.tokenizer, self.ends, self.seed = draw, tokenizer, list(ends), seed
+
+    def answers(self) -> list[list[int]]:
+        """One answer to each, in tokens."""
+        if not self.prompts:
+            return []
+        return [each[0] for each in self.draw([tokens for _, tokens in self.prompts], 1, self.seed)]
+
+    def shown(
+        self, early: list[list[int]], late: list[list[int]], judge: Judge | None, name: str, model: Answers
+    ) -> Drawn | None:
+        """What answers from before and after show; None where nothing was asked."""
+        if not self.prompts:
+            return None
+        found = drawn([text for text, _ in self.prompts], self._read(early), self._read(late), judge, name)
+        found.divergence = self._divergence(model, late)
+        return found
+
+    def _read(self, answers: list[list[int]]) -> list[tuple[str, int, bool]]:
+        texts = [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        return [
+            (text, len(each), bool(each) and each[-1] in self.ends) for text, each in zip(texts, answers, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _divergence(self, model: Answers, answers: list[list[int]]) -> float | None:
+        """The mean log-ratio of answers to the model without its adapter; None where it has none."""
+        if not hasattr(model.model, "peft_config"):
+            return None
+        training = model.training
+        model.eval()
+        total = 0.0
+        for (_, prompt), answer in zip(self.prompts, answers, strict=True):
+            now, then = model([prompt], [[answer]]), reference_logs(model, [prompt], [[answer]])
+            total += float(now.sums() - then.sums())
+        model.train(training)
+        return total / len(answers)
