@@ -6,7 +6,7 @@ import os
 
 from backchannel.align.audit import Audited, Bin, Share
 from backchannel.decide.result import Estimate
-from backchannel.preference.audit_card import findings
+from backchannel.preference.audit_card import REQUIRED, findings
 from backchannel.report.audit_words import COLUMNS, full, headline, remarks, table
 from backchannel.report.document import document, write
 from backchannel.report.figures import Row, Scale, forest, percent, plot, scale
@@ -118,7 +118,10 @@ def _people(found: Audited) -> Markup | None:
     if found.card is None:
         text = "There are no choices between two answers here: rankings cannot go round, and one vote is none."
         return section("Utility and people", text)
-    told = [part for title, said in findings(found.card)[1:-1] for part in (tag("h3", title), tag("p", said))]
+    said = dict(findings(found.card)[1:-1])
+    if not found.card.scalar.freedom:
+        said[REQUIRED["utility"]] = "No answers were compared in a circle: one utility for each explains any choices."
+    told = [part for title, text in said.items() for part in (tag("h3", title), tag("p", text))]
     text = "Whether choices are those of one reward for each answer, and of people who agree."
     return section("Utility and people", text, *told)
 

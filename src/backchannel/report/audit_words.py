@@ -132,9 +132,9 @@ def table(found: Audited) -> list[list[str]]:
             value = percent(three.rate) if three.high - three.low <= WIDE else "cannot tell"
             within = f"{percent(three.low)} to {percent(three.high)}"
             rows.append(["triples truly intransitive", value, within, many(three.triples, "triple")])
-        rows.append(
-            ["one reward for each answer: p", f"{card.scalar.p:.3g}", NOTHING, many(card.scalar.freedom, "cycle")]
-        )
+        p = f"{card.scalar.p:.3g}" if card.scalar.freedom else NOTHING
+        cycles = many(card.scalar.freedom, "cycle") if card.scalar.freedom else "no cycles"
+        rows.append(["one reward for each answer: p", p, NOTHING, cycles])
         if agreed.pairs:
             within = f"{agreed.low:.2f} to {agreed.high:.2f}"
             rows.append(["Krippendorff's alpha", f"{agreed.value:.2f}", within, many(agreed.pairs, "pair")])

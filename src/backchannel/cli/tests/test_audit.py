@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from backchannel.cli import app, audit, message
 from backchannel.preference.audit_card import REQUIRED
 from backchannel.report.audit_page import page
-from backchannel.report.audit_words import headline, remarks
+from backchannel.report.audit_words import headline, remarks, table
 
 assert audit  # which registers the command
 
@@ -109,6 +109,8 @@ def test_data_without_a_fault_say_so(tmp_path):
     assert kept == []
     found.length.longer.low, found.length.longer.high = 0.4, 0.6
     assert headline(found) == "Nothing stands out in 60 votes on 60 prompts."
+    assert ["one reward for each answer: p", "–", "–", "no cycles"] in table(found)
+    assert "No answers were compared in a circle" in page(found)
     assert "Nothing stands out" in page(found)
 
 
