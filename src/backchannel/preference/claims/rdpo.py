@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import relu
 
 from backchannel.claim import Check, Evidence, Table, at_least, at_most, mean_and_error, slope, within
-from backchannel.parts.objectives import Info, Objective, Pairs, margin, swapped
+from backchannel.parts.objectives import Objective, Pairs, margin, swapped
 from backchannel.parts.torch_fit import fit
 from backchannel.preference.cdpo import cdpo
 from backchannel.preference.dpo import dpo
+from backchannel.preference.hinge_norm import hinge_norm
+from backchannel.preference.ipo import ipo
 from backchannel.preference.rdpo import estimate_flip_rate, rdpo
 from backchannel.tasks import tiny_transformer
 from backchannel.tasks.preferences_loglinear import (
@@ -124,30 +125,10 @@ def _methods(rate: float, beta: float) -> dict[str, tuple[Objective[Pairs], floa
         "rDPO": (rdpo(rate, beta), logistic),
         "DPO": (dpo(beta), logistic),
         "cDPO": (cdpo(rate, beta), logistic),
-        "IPO": (_ipo(beta), 2 / beta**2),
-        "SLiC": (_slic(beta), logistic),
+        "IPO": (ipo(beta), 2 / beta**2),
+        "SLiC": (hinge_norm(beta), logistic),
         "DPO, beta (1 - 2 eps)": (dpo(beta * (1 - 2 * rate)), logistic),
     }
-
-
-def _ipo(beta: float) -> Objective[Pairs]:
-    """Azar et al. 2024, eq. 17: (h / beta - 1 / (2 beta))^2."""
-
-    def objective(pairs: Pairs) -> tuple[Tensor, Info]:
-        h = margin(pairs, beta)
-        return (h / beta - 1 / (2 * beta)).square(), Info(h.detach())
-
-    return Objective(objective, Pairs)
-
-
-def _slic(beta: float) -> Objective[Pairs]:
-    """Zhao et al. 2023, on implicit rewards: max(0, 1 - h)."""
-
-    def objective(pairs: Pairs) -> tuple[Tensor, Info]:
-        h = margin(pairs, beta)
-        return relu(1 - h), Info(h.detach())
-
-    return Objective(objective, Pairs)
 
 
 def _solve(
