@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 
@@ -242,3 +243,21 @@ def test_an_encoder_with_a_decoder_is_refused():
     config = transformers.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     with pytest.raises(ValueError, match="causal"):
         Answers(transformers.T5ForConditionalGeneration(config))
+
+
+@pytest.mark.skipif("BACKCHANNEL_SMOLLM2" not in os.environ, reason="BACKCHANNEL_SMOLLM2 must name the model's file")
+def test_known_smollm2():
+    from backchannel.align.load import load_model
+
+    model, tokenizer = load_model(os.environ["BACKCHANNEL_SMOLLM2"])
+    answers = Answers(model)
+    assert answers.notes == ()
+    turns = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    texts = ("Paris.", "The capital of France is Paris, on the Seine.", "Rome.")
+    prompts = [tokenizer.encode(prompt, add_special_tokens=False)]
+    given = [[[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in texts]]
+    with torch.no_grad():
+        logs = answers(prompts, given)
+        torch.testing.assert_close(logs.tokens, one_by_one(model, prompts, given), rtol=1e-4, atol=1e-4)
+    assert logs.sums()[1] > logs.sums()[2]
