@@ -333,6 +333,13 @@ def test_a_prompt_without_a_token_is_refused():
     assert Encoder(tokenizer(), 20)(Rated("", "yes")).prompt == [tokenizer().bos_token_id]
 
 
+def test_an_answer_that_is_only_an_end_is_refused():
+    encoder = Encoder(tokenizer("chatml"), 20)
+    for prompt, answer in (("is", "</s>"), (ASKED, "<|im_end|>")):
+        with pytest.raises(RecordError, match="an answer has no token but its end"):
+            encoder(Rated(prompt, answer))
+
+
 def test_what_a_tokenizer_lacks_is_said():
     with pytest.raises(ValueError, match="no EOS token"):
         Encoder(tokenizer(eos_token=None), 20)
