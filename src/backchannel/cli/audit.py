@@ -37,6 +37,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Audit preferences: transitivity, annotators, length, order, ratings, duplicates, conflicts, leakage."""
+    import shlex
     import time
 
     import backchannel
@@ -57,7 +58,7 @@ def audit(
             raise ValueError(f"{data} holds no preference: there is nothing to audit but {_kinds(own.kinds)}")
         found = examine(own, other, draws, seed, progress)
     found.version, found.seconds = backchannel.__version__, time.perf_counter() - start
-    found.command = " ".join(["backchannel", *sys.argv[1:]])
+    found.command = shlex.join(["backchannel", *sys.argv[1:]])
     written = [] if out is None else _write(out, found)
     if as_json:
         import msgspec

@@ -34,6 +34,7 @@ import numpy as np
 from backchannel.engine import bind, compiled
 from backchannel.parts.comparisons import Votes
 
+WORK = 1e9  # votes that the chain passes, about: beyond it samples lie nearer together, and p stays valid
 LIMIT = 20.0  # utilities that want to be infinite stop here: exp(-20) of likelihood
 
 
@@ -89,7 +90,8 @@ def scalar_utility(data: Votes, rng: np.random.Generator, draws: int = 199) -> S
         place = int(rng.integers(draws + 1))
         arguments = (start, arcs, partner, data.a, data.votes, table, entropy, rng)
         walk: Callable[..., Any] = bind(_CALL, {"walk": _walk}, ()).run
-        walks = [walk(data.wins.copy(), steps, freedom(data), *arguments) for steps in (place, draws - place)]
+        moves = max(1, min(freedom(data), int(WORK / (draws * data.votes.mean()))))
+        walks = [walk(data.wins.copy(), steps, moves, *arguments) for steps in (place, draws - place)]
         sampled = np.concatenate(walks) - data.votes @ np.log(data.votes)
     return ScalarTest(
         statistic=2 * (whole - fitted),

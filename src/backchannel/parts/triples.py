@@ -33,6 +33,7 @@ from backchannel.parts.comparisons import Votes
 
 SIDE = np.array([0.01, 0.05, 0.12, 0.2, 0.3, 0.4])
 GRID = np.concatenate([SIDE, [0.5], 1 - SIDE[::-1]])
+MOST = 5000  # triples that are looked at; of more, so many drawn at random, always the same
 WITHIN = 1.92  # of the log-likelihood: half the 95 % point of chi-square with one degree of freedom
 
 
@@ -64,6 +65,8 @@ def intransitive(data: Votes) -> Triples:
     triples = triangles(data)
     if not len(triples):
         return Triples(0, np.nan, np.nan, np.nan, np.nan, 0.0)
+    if len(triples) > MOST:
+        triples = triples[np.random.default_rng(0).choice(len(triples), MOST, replace=False)]
     shared = np.bincount(triples.ravel(), minlength=data.a.size)
     weight = (1 / shared[triples]).mean(1)
     votes, wins = data.votes[triples], data.wins[triples].copy()

@@ -92,6 +92,10 @@ def test_triples_of_one_menu_count_by_their_pairs():
     assert found.triples == 10
     assert found.worth == pytest.approx(10 / 3)
     assert found.rate < 0.01
+    pairs = np.array(list(itertools.combinations(range(34), 2)))
+    many = intransitive(Votes(pairs[:, 0], pairs[:, 1], np.full(561, 30), np.full(561, 25)))
+    assert (many.triples, many.counted) == (5000, 0.0)  # of 5984
+    assert many.worth == pytest.approx(561 / 3, rel=1e-6)
     nothing = intransitive(Votes(*(np.array(x) for x in ([0, 1], [1, 2], [3, 3], [1, 2]))))
     assert nothing.triples == 0
     assert np.isnan(nothing.rate)
