@@ -109,7 +109,9 @@ def test_known_maximum_of_the_likelihood_in_the_ball(choices, bound):
 def test_known_separable_comparisons_lie_on_the_ball():
     # One comparison, always won: the likelihood has no maximum but on the ball, in the direction of the difference.
     ranked = np.array([[[3.0, 4.0], [0.0, 0.0]]])
-    np.testing.assert_allclose(pessimistic_mle(ranked, bound=2.0).parameter, [1.2, 1.6], rtol=1e-12)
+    found = pessimistic_mle(ranked, bound=2.0).parameter
+    np.testing.assert_allclose(found, [1.2, 1.6], rtol=1e-9)
+    assert np.linalg.norm(found) == pytest.approx(2, rel=1e-14)
 
 
 def test_known_bound_is_the_least_value_in_the_ellipsoid():
