@@ -18,6 +18,7 @@ import io
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -107,9 +108,13 @@ class Reading:
                     )
                 if each.format == "jsonl" and _is_log(each):
                     prompt = dict(self.columns or {}).get("prompt", "prompt")
+                    others: Counter[Kind] = Counter()
                     for record in read_log(each, prompt, problems, said):
                         if self.kind in (None, kind_of(record)):
                             yield record
+                        else:
+                            others[kind_of(record)] += 1
+                    said += [f"left out: {other} ({count:,})" for other, count in others.items()]
                 else:
                     rows = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}[each.format](each)
                     yield from self._taken(rows, each.name, each.format != "jsonl", problems, kept)

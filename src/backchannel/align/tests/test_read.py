@@ -341,7 +341,9 @@ def test_a_feedback_log():
             "left out: decisions whose context has no 'prompt' (1)",
             "left out: feedback on decisions that are not there (1)",
         ]
-        assert [type(each) for each in read(path, kind="rankings")] == [Ranked]
+        found = read(path, kind="rankings")
+        assert [type(each) for each in found] == [Ranked]
+        assert found.notes[-2:] == ["left out: pairs (3)", "left out: singles (2)"]
         with pytest.raises(LogError, match=r"holds no record: left out: .*no 'question'"):
             list(read(path, columns={"prompt": "question"}))
         path.write_bytes(
