@@ -155,14 +155,19 @@ def _run(about: Training, link: Link | None, method: str, told: Callable[[Look],
 
 
 def _ended(processes: list[Any], method: str) -> None:
-    """Wait for all; RuntimeError with the last line that the first to fail wrote."""
+    """Wait for all; RuntimeError with the last lines of those that failed, two at most that differ."""
     end = time.monotonic() + 30
     while any(process.poll() is None for process in processes) and time.monotonic() < end:
         time.sleep(0.05)
+    said: dict[str, int] = {}
     for rank, process in enumerate(processes):
         if process.poll() != 0:
             wrote = process.stderr.read().strip().splitlines() if process.poll() is not None else ["it hangs"]
-            raise RuntimeError(f"worker {rank} of {method} failed: {wrote[-1] if wrote else 'it wrote nothing'}")
+            said.setdefault(wrote[-1] if wrote else "it wrote nothing", rank)
+    if said:
+        (first, rank), *others = said.items()
+        also = "".join(f"; worker {rank}: {line}" for line, rank in others[:1])
+        raise RuntimeError(f"worker {rank} of {method} failed: {first}{also}")
 
 
 @contextmanager

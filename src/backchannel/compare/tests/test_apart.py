@@ -64,9 +64,15 @@ def test_a_method_that_fails_does_not_lose_the_others(monkeypatch):
 
 
 def test_who_fails_says_why(monkeypatch):
+    start = apart._start
     monkeypatch.setattr(apart.sys, "executable", "false")
-    with pytest.raises(RuntimeError, match="worker 0 of none failed: it wrote nothing"):
+    with pytest.raises(RuntimeError, match=r"^worker 0 of none failed: it wrote nothing$"):
         contest(TINY, None, ["none"], lambda *_: None)
+    monkeypatch.setattr(
+        apart, "_start", lambda rank, command: start(rank, ["sh", "-c", f"echo {rank // 2} >&2; false"])
+    )
+    with pytest.raises(RuntimeError, match=r"^worker 0 of none failed: 0; worker 2: 1$"):
+        contest(msgspec.structs.replace(TINY, workers=6), None, ["none"], lambda *_: None)
 
 
 def test_what_cannot_be_compared(tmp_path):
