@@ -230,6 +230,7 @@ def test_a_sharded_model_exchanges_its_own_shards():
 WORKER = """
 import sys, torch
 torch.set_num_threads(1)
+import backchannel
 from backchannel.distributed import TorchComm, connect, wrap
 from backchannel.distributed.ef21 import ef21  # noqa: E402
 from backchannel.distributed.sparse_loco import sparse_loco
@@ -240,14 +241,17 @@ address, rank, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 net = model()
 if what == "other" and rank == 1:
     net[0].weight.data += 1
+if what == "version" and rank == 1:
+    backchannel.__version__ = "0.0.1"
 optimizer = adam(net.parameters())
 try:
-    comm = TorchComm(group=connect(address, rank, 2, limit=20.0))
+    comm = TorchComm(group=connect(address, rank, 2, limit=100.0))
     apart = wrap(net, optimizer, sparse_loco(steps=3 + (what == "rounds") * rank, compressor=top_k(5)), comm)
     steps(net, optimizer, 1, 7, rank)
     if what == "die" and rank == 1:
         sys.exit()
-    before = flat(net.parameters())
+    if what == "saved":
+        apart.load_state_dict(apart.state_dict() | {"t": 7 + rank})
     if what == "nan" and rank == 1:
         net[0].weight.data[0, 0] = torch.nan
     steps(net, optimizer, 8, 9, rank)
@@ -259,7 +263,21 @@ except (RuntimeError, ValueError) as error:
 
 def _two(folder, what):
     address = free_address()
-    return [each.strip() for each in run_processes(WORKER, lambda rank: [address, str(rank), what], 2, folder, 60.0)]
+    return [each.strip() for each in run_processes(WORKER, lambda rank: [address, str(rank), what], 2, folder, 240.0)]
+
+
+def test_a_schedule_is_a_factor_of_each_groups_step_size():
+    net, other = model(), model()
+
+    def groups(parameters, factor=1.0):
+        weights = list(parameters)
+        rates = [(weights[:2], 0.1 * factor), (weights[2:], 0.2 * factor)]
+        return torch.optim.SGD([{"params": some, "lr": lr} for some, lr in rates])
+
+    for t in range(1, 5):
+        steps(net, groups(net.parameters(), 1 / t), t, t)
+    train(diloco(5), Stacked(1), [other], groups, loss, 4, lambda net: 0.0, 4, schedule=lambda t: 1 / t)
+    torch.testing.assert_close(flat(other.parameters()), flat(net.parameters()))
 
 
 def test_two_processes_are_what_is_simulated(tmp_path):
@@ -274,6 +292,8 @@ def test_two_processes_are_what_is_simulated(tmp_path):
     [
         ("other", "ValueError the weights at the start: process 1 differs from process 0"),
         ("rounds", "ValueError the method or its settings: process 1 differs from process 0"),
+        ("version", "ValueError the version of backchannel: process 1 differs from process 0"),
+        ("saved", "ValueError the checkpoint's steps or model: process 1 differs from process 0"),
         ("nan", "ValueError worker 1 has numbers that are not finite"),
     ],
 )

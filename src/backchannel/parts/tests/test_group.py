@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from socket import AF_INET6, create_server
 
 import pytest
@@ -12,14 +13,14 @@ pytest.importorskip("torch", reason="groups of processes need torch")
 
 import torch.distributed as dist
 
-from backchannel.parts.group import connect, current
+from backchannel.parts.group import _limit, connect, current
 from backchannel.testing.processes import run_processes
 
 WORKER = """
 import sys, torch
 from backchannel.parts.group import connect
 address, rank, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-group = connect(address, rank, 3, limit=20.0)
+group = connect(address, rank, 3, limit=100.0)
 later = [group.submit(group.all, torch.tensor([10 * rank + k])) for k in range(3)]
 first = group.submit(group.broadcast, torch.tensor(rank))
 print([each.result().flatten().tolist() for each in later], int(first.result()))
@@ -41,7 +42,7 @@ def free_address():
 
 def _run(folder, what, code=WORKER):
     address = free_address()
-    return run_processes(code, lambda rank: [address, str(rank), what], 3, folder, 60.0)
+    return run_processes(code, lambda rank: [address, str(rank), what], 3, folder, 240.0)
 
 
 def test_all_have_all_in_one_order_and_differences_are_named(tmp_path):
@@ -58,8 +59,9 @@ def test_who_is_missing_is_named(tmp_path):
 
 
 def test_a_group_that_cannot_be():
-    with pytest.raises(ValueError, match="an address is host:port, not 'here'"):
-        connect("here", 0, 1)
+    for wrong in ("here", ":29500", "here:port", "here:0", "here:65536"):
+        with pytest.raises(ValueError, match=f"an address is host:port, not '{wrong}'"):
+            connect(wrong, 0, 1)
     for wrong in ("::1:29500", "[host]:29500", "[::1:29500"):
         with pytest.raises(ValueError, match=r"the host is in brackets if it is IPv6, as in \[::1\]:29500, not "):
             connect(wrong, 0, 1)
@@ -139,6 +141,14 @@ def test_an_ipv6_address_is_in_brackets():
     group = connect(f"[::1]:{port}", 0, 1, limit=10.0)
     group.same("anything", 3)
     group.close()
+
+
+def test_a_group_of_the_programs_processes_waits_as_long_as_theirs():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=7))
+    try:
+        assert _limit(current()._processes) == timedelta(seconds=7)
+    finally:
+        dist.destroy_process_group()
 
 
 BESIDE = """
