@@ -64,7 +64,7 @@ def test_step_tree_compares_once_at_each_parting():
 
 
 def test_step_either_side_stands_for_both_evenly():
-    # 1,000 draws of answers 0 to 3: the share of odd ones that meet at the root is 1/2, standard error 0.016; 5 of them.
+    # 1,000 draws of answers 0 to 3: odd ones meet at the root half the time, standard error 0.016; 5 of them.
     rng = np.random.default_rng(0)
     met = np.array([tree_structured_reward(3, 2, rng)[2] for _ in range(1000)])
     assert abs((met % 2).mean(0) - 0.5).max() < 0.08
