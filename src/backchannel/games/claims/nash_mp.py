@@ -108,7 +108,11 @@ def claim(seed: int, full: bool) -> Evidence:
             Table(
                 "queries to a duality gap, median over games of 50 answers",
                 ["beta", "method", "to 1e-4", "to 1e-8"],
-                [[beta, name, *values] for beta in PRICES for name, values in found[beta].items()],
+                [
+                    [beta, name, *("not reached" if np.isinf(each) else each for each in values)]
+                    for beta in PRICES
+                    for name, values in found[beta].items()
+                ],
             ),
         ],
         draw=draw,

@@ -4,8 +4,8 @@ The paper (Zhang et al. 2025): self-play by regression on one's own judged pairs
 iterative DPO, which presumes Bradley and Terry's model. Ours, on random games of 20 answers with random references:
 
 - after 200 rounds the regularised duality gap is at most 0.02 (with exact win rates below 1e-5), at a price of 0.1;
-- iterative DPO, with exact rewards of endlessly many of its own pairs, stays above three times that, at the best of 25
-  prices and 40 rounds and with either reference, fixed or moving;
+- iterative DPO, with exact rewards of endlessly many of its own pairs, keeps a gap that is many times INPO's (though
+  below 0.02 at this price, too), at the best of 25 prices and 40 rounds and with either reference, fixed or moving;
 - from 4,000 judged pairs a round, without win rates, by least squares on (3), the gap is below 0.02 as well;
 - online IPO (eta = tau) does not converge at this price: the present policy in the reference is what it needs.
 
