@@ -82,7 +82,7 @@ def tune(
     """
     settings = settings or Settings()
     rewards = objective.reads is Scores
-    limit = _limit(model, settings.limit)
+    limit = longest(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)
     tell("reading", 0.0)
     every, notes = examples(records, encoder, objective.reads, skip_bad_rows)
@@ -102,7 +102,7 @@ def tune(
     if answers is None:
         logs: Logs = reward_scores
     else:
-        logs = _logs(answers)
+        logs = sums(answers)
         notes += answers.notes
         if objective.reference:
             tell("measuring the reference", 0.0)
@@ -121,7 +121,9 @@ def tune(
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - begun
     tell("saving", 1.0)
-    _save(loop, tokenizer, out / "model")
+    loop.save_model(str(out / "model"))
+    if loop.is_world_process_zero():
+        saved(out / "model", tokenizer)
     tell("answers after", 0.0)
     late = asked.answers()
     return Tuned(
@@ -146,17 +148,17 @@ def tune(
     )
 
 
-def _logs(answers: Answers) -> Logs:
+def sums(answers: Answers) -> Logs:
     """Sums of log-probabilities; the model is the one in `answers`."""
 
-    def sums(model: nn.Module, some: Sequence[Example]) -> Tensor:
+    def logs(model: nn.Module, some: Sequence[Example]) -> Tensor:
         found: Tensor = answers([each.prompt for each in some], [each.answers for each in some]).sums()
         return found
 
-    return sums
+    return logs
 
 
-def _limit(model: Any, asked: int) -> int:
+def longest(model: Any, asked: int) -> int:
     """No longer than the model reads."""
     longest = getattr(model.config, "max_position_embeddings", None)
     return min(asked, longest) if longest else asked
@@ -193,10 +195,8 @@ def _held(model: Any, objective: Any, held: list[Example], logs: Any, settings: 
         model.train(training)
 
 
-def _save(loop: Loop, tokenizer: Any, folder: Path) -> None:
-    """The adapter or the weights, and the tokenizer; not what others leave there: a template, and pickled settings."""
-    loop.save_model(str(folder))
-    if loop.is_world_process_zero():
-        tokenizer.save_pretrained(str(folder))
-        for name in ("README.md", "training_args.bin"):
-            (folder / name).unlink(missing_ok=True)
+def saved(folder: Path, tokenizer: Any) -> None:
+    """The tokenizer beside a model; what others leave there goes: a card's template, and pickled settings."""
+    tokenizer.save_pretrained(str(folder))
+    for name in ("README.md", "training_args.bin"):
+        (folder / name).unlink(missing_ok=True)

@@ -248,6 +248,16 @@ def test_a_template_without_an_end_of_turn_gets_eos():
     assert found.answers[0] == [*ids_of(own, " yes"), own.eos_token_id]
 
 
+def test_what_a_template_writes_before_the_end_of_turn_is_the_answers():
+    for template, end in (
+        (TEMPLATES["chatml"].replace("}}<|im_end|>", "}} .<|im_end|>"), "<|im_end|>"),
+        (PLAIN, "</s>"),
+    ):
+        own = tokenizer(template.replace("m.content }}\n", "m.content }} .\n"))
+        found = Encoder(own, 100)(Rated(ASKED, "yes"))
+        assert own.decode(found.answers[0]).strip() == f"yes .{end}"
+
+
 def test_an_answer_that_continues_a_message():
     own = tokenizer("chatml")
     encoder = Encoder(own, 100)

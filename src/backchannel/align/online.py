@@ -1,0 +1,255 @@
+"""Recipes on a language model: it answers prompts, a judge scores its answers, and it learns from a selection.
+
+    answers to some prompts -> scores -> selection -> log-probabilities under the anchor -> steps -> answers ...
+
+Answers are learned from as they were drawn, token by token: they are not decoded and read again, which would move token
+borders. One that was cut off has no end, and none is added. Two answers to a prompt that are the same say nothing of
+each other; such pairs are left out and counted.
+
+Scores are a judge's own where it gives any, else each answer's share of wins against the others to its prompt. An
+answer of which the judge says nothing takes its prompt out of the round, and is counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from backchannel.align.asked import Asked
+from backchannel.align.examples import Example
+from backchannel.align.guards import Guards
+from backchannel.align.judges import Judge
+from backchannel.align.loop import Interrupt, Loop, Progress
+from backchannel.align.model import Answers, evaluating
+from backchannel.align.reference import reference_logs
+from backchannel.align.result import Settings, Tuned
+from backchannel.align.sampler import Sampler, Transformers
+from backchannel.align.start import begin, digest, memory, ready, shape, training_arguments, versions
+from backchannel.align.tokens import Encoder
+from backchannel.align.tune import Tell, longest, saved, sums
+from backchannel.lm.answers import Rated, Record, Text
+from backchannel.parts.recipes import Compared, Recipe, Selection
+
+
+def improve(
+    model: Any,
+    tokenizer: Any,
+    records: Iterable[Record],
+    recipe: Recipe,
+    judge: Judge,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    rounds: int = 3,
+    prompts: int = 64,
+    method: str = "",
+    arguments: dict[str, Any] | None = None,
+    judge_name: str = "",
+    sampler: Sampler | None = None,
+    tell: Tell = lambda what, share: None,
+) -> Tuned:
+    """Improve a model by its own answers, judge it on prompts that it was not trained on, and save it.
+
+    Args:
+        model: a causal model of transformers.
+        tokenizer: its tokenizer.
+        records: whose prompts are answered; what else they say is not read.
+        recipe: the method.
+        judge: says how good answers are, and compares those from after with those from before.
+        out: the folder.
+        settings: how; `steps`, where it is above 0, and else `epochs` are those of each round.
+        rounds: of answering and learning.
+        prompts: in a round.
+        method: the recipe's key, and its `arguments`, for the record.
+        judge_name: for the record.
+        sampler: draws answers of the model; None: by transformers.
+        tell: hears what is done, and how far it is.
+
+    Raises:
+        ValueError: if there are no prompts, or the recipe asks for what is not there.
+    """
+    settings = settings or Settings()
+    if rounds < 1 or prompts < 1:
+        raise ValueError(f"rounds and prompts must be 1 or more, not {rounds} and {prompts}")
+    if not settings.lora and not hasattr(model, "peft_config"):
+        raise ValueError("a recipe needs an adapter (lora above 0): without it the reference is gone after a round")
+    if any(a and b for a, b in recipe.mixtures):
+        raise ValueError("this recipe draws from mixtures of two models token by token, which is not supported here")
+    limit = longest(model, settings.limit)
+    encoder = Encoder(tokenizer, limit, prompt_limit=limit // 2, chat=settings.chat)
+    train, held = _prompts(records, encoder, settings)
+    start = {
+        "method": method, "arguments": arguments or {}, "settings": msgspec.to_builtins(settings),
+        "records": digest([tokens for _, tokens in [*train, *held]]), "model": shape(model),
+    }  # fmt: skip
+    begin(out, start, resume=False)
+    torch.manual_seed(settings.seed)
+    args = training_arguments(out, settings)
+    model = ready(model, settings, rewards=False).to(args.device)
+    answers = Answers(model)
+    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature)
+    asked = Asked(held[: settings.answers], draw, tokenizer, encoder.ends, settings.seed)
+    early = asked.answers()
+    first = copy.deepcopy(_adapter(model))
+    order, rng = itertools.cycle(train), torch.Generator().manual_seed(settings.seed)
+    interrupt, guards, left, history = Interrupt(), Guards(), Counter[str](), []
+    begun, steps = time.monotonic(), 0
+    for each in range(rounds):
+        tell(f"round {each + 1}: answering", each / rounds)
+        some = list(itertools.islice(order, min(prompts, len(train))))
+        drawn = _drawn(model, recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
+        texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
+        kept, scores = _scores(judge, [text for text, _ in some], texts, left)
+        selection = recipe.select(scores, rng)
+        chosen = _examples(selection, [some[i] for i in kept], [drawn[i] for i in kept], left)
+        if not chosen:
+            left["rounds without anything to learn from"] += 1
+            continue
+        chosen = _measured(answers, chosen, recipe)
+        if recipe.begin == "start":
+            _restore(model, first)
+        loop = Loop(model, args, chosen, recipe.objective, sums(answers), [Progress(tell), interrupt, guards])
+        with interrupt.listening():
+            loop.train()
+        seen = [log for log in loop.state.log_history if "loss" in log]
+        history += [{name: float(v) for name, v in log.items()} | {"step": steps + log["step"]} for log in seen]
+        steps += loop.state.global_step
+        if interrupt.asked:
+            break
+    seconds = time.monotonic() - begun
+    model.save_pretrained(str(out / "model"))
+    saved(out / "model", tokenizer)
+    tell("answers after", 1.0)
+    return Tuned(
+        model=str(getattr(model.config, "_name_or_path", "")),
+        method=method,
+        arguments=arguments or {},
+        settings=settings,
+        records=len(train) + len(held),
+        trained_on=min(rounds * min(prompts, len(train)), len(train)),
+        before=None,
+        after=None,
+        drawn=asked.shown(early, asked.answers(), judge, judge_name, answers),
+        history=history,
+        steps=steps,
+        finished=not interrupt.asked,
+        seconds=seconds,
+        memory=memory(),
+        trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        parameters=sum(each.numel() for each in model.parameters()),
+        versions=versions(),
+        notes=[*encoder.report.sentences(), *answers.notes, *guards.notes]
+        + [f"{count:,} {why} were left out" for why, count in left.items()],
+    )
+
+
+Prompt = tuple[Text, list[int]]
+
+
+def _prompts(records: Iterable[Record], encoder: Encoder, settings: Settings) -> tuple[list[Prompt], list[Prompt]]:
+    """Different prompts: to learn from, in an order by the seed, and to judge by."""
+    found = {tuple(tokens): (each.prompt, tokens) for each in records if (tokens := _encoded(encoder, each))}
+    every = list(found.values())
+    if len(every) < 2:
+        raise ValueError(f"at least two different prompts are needed, to learn from and to judge by, not {len(every)}")
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    cut = min(len(every) - 1, max(1, int(settings.held_out * len(every))))
+    return [every[i] for i in order[cut:]], [every[i] for i in order[:cut]]
+
+
+def _encoded(encoder: Encoder, record: Record) -> list[int]:
+    assert encoder.prompt_limit is not None
+    return encoder.prompt(record.prompt, record.continues)[-encoder.prompt_limit :]
+
+
+def _drawn(model: Any, recipe: Recipe, draw: Sampler, prompts: list[list[int]], seed: int) -> list[list[list[int]]]:
+    """k answers to each prompt, from the policy or from the reference as the recipe has it."""
+    sources = [recipe.mixtures[k % len(recipe.mixtures)] for k in range(recipe.answers)]
+    own = sum(1 for a, _ in sources if a)
+    policy = draw(prompts, own, seed) if own else [[] for _ in prompts]
+    other: list[list[list[int]]] = [[] for _ in prompts]
+    if own < recipe.answers:
+        with model.disable_adapter():
+            other = draw(prompts, recipe.answers - own, seed + 1_000_003)
+    rows = []
+    for mine, theirs in zip(policy, other, strict=True):
+        takes = iter(mine), iter(theirs)
+        rows.append([next(takes[0] if a else takes[1]) for a, _ in sources])
+    return rows
+
+
+def _scores(
+    judge: Judge, prompts: Sequence[Text], texts: list[list[str]], left: Counter[str]
+) -> tuple[list[int], Tensor]:
+    """Which prompts the judge spoke of, and the scores of their answers: [kept, k]."""
+    kept, rows = [], []
+    for i, (prompt, answers) in enumerate(zip(prompts, texts, strict=True)):
+        pairs = list(itertools.combinations(range(len(answers)), 2)) or [(0, 0)]
+        verdict = judge([prompt] * len(pairs), [answers[a] for a, _ in pairs], [answers[b] for _, b in pairs])
+        row = [0.0] * len(answers)
+        if verdict.scores is not None:
+            for (a, b), (one, other) in zip(pairs, verdict.scores, strict=True):
+                row[a], row[b] = one, other
+        elif any(win is None for win in verdict.wins):
+            left["prompts of which the judge said nothing"] += 1
+            continue
+        else:
+            for (a, b), win in zip(pairs, verdict.wins, strict=True):
+                assert win is not None
+                row[a] += win / (len(answers) - 1)
+                row[b] += (1 - win) / (len(answers) - 1)
+        kept.append(i)
+        rows.append(row)
+    return kept, torch.tensor(rows).reshape(len(rows), -1)
+
+
+def _examples(
+    selection: Selection, prompts: list[Prompt], drawn: list[list[list[int]]], left: Counter[str]
+) -> list[Example]:
+    found = []
+    for m, i in enumerate(selection.row.tolist()):
+        text, tokens = prompts[i]
+        columns = (selection.better, selection.worse) if isinstance(selection, Compared) else (selection.answer,)
+        answers = [drawn[i][int(column[m])] for column in columns]
+        if not all(answers) or (len(answers) == 2 and answers[0] == answers[1]):
+            left["pairs of answers that are the same"] += 1
+            continue
+        names = ("strength", "gap") if isinstance(selection, Compared) else ("good", "score")
+        facts = {name: getattr(selection, name)[m].item() for name in names if getattr(selection, name) is not None}
+        found.append(Example(Rated(text, "(drawn)"), tokens, answers, facts))
+    return found
+
+
+def _measured(answers: Answers, some: list[Example], recipe: Recipe) -> list[Example]:
+    """With the log-probabilities under the anchor, a few examples at a time."""
+    if not recipe.objective.reference:
+        return some
+    found = []
+    for each in some:
+        prompts, given = [each.prompt], [each.answers]
+        if recipe.anchor == "start":
+            logs = reference_logs(answers, prompts, given)
+        else:
+            with torch.no_grad(), evaluating(answers):
+                logs = answers(prompts, given)
+        found.append(each._replace(before=tuple(logs.sums().double().tolist())))
+    return found
+
+
+def _adapter(model: Any) -> dict[str, Tensor]:
+    return {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
+
+
+@torch.no_grad()
+def _restore(model: Any, saved: dict[str, Tensor]) -> None:
+    for name, each in _adapter(model).items():
+        each.copy_(saved[name])

@@ -1,0 +1,138 @@
+"""Recipes on a small model: it improves, learns from what it drew, begins and anchors where the recipe says."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="recipes are torch's")
+pytest.importorskip("peft", reason="adapters are those of peft")
+
+from backchannel.align import online  # noqa: E402
+from backchannel.align.judges import Scored, Verdict  # noqa: E402
+from backchannel.align.online import improve  # noqa: E402
+from backchannel.align.result import Settings  # noqa: E402
+from backchannel.parts.recipes import Compared, Kept, Recipe, best_and_worst  # noqa: E402
+from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
+JUDGE = Scored(good_words, "good_words")
+
+
+def _select(scores, rng):
+    return best_and_worst(scores)
+
+
+RECIPE = Recipe(4, _select, dpo(0.1))
+FEW = {"prompts": 8, "epochs": 2, "answers": 0}
+
+
+def _improve(folder, recipe=RECIPE, judge=JUDGE, rounds=3, prompts=32, **settings):
+    quick = {"batch": 16, "micro": 8, "learning_rate": 2e-2, "epochs": 2, "most": 6, "answers": 20, "held_out": 0.25}
+    return improve(
+        small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), recipe, judge, folder,
+        Settings(**(quick | settings)), rounds=rounds, prompts=prompts, judge_name="good words",
+    )  # fmt: skip
+
+
+def test_a_model_improves_by_its_own_answers(tmp_path):
+    heard = []
+
+    def judge(prompts, first, second):
+        verdict = JUDGE(prompts, first, second)
+        heard.extend(score for pair in verdict.scores for score in pair)
+        return verdict
+
+    found = _improve(tmp_path, judge=judge, epochs=4, learning_rate=0.01)
+    drawn = len(heard) // 3 // 384 * 384  # 6 pairs of two answers to each of 32 prompts a round; then the last look
+    rounds = [sum(heard[i : i + 384]) / 384 for i in range(0, 3 * drawn, 384)]
+    assert rounds[0] < -1
+    assert rounds[1] > rounds[0] + 1
+    assert rounds[2] > rounds[1] + 1
+    assert found.drawn.divergence > 0.2
+    assert found.drawn.scores[1] > found.drawn.scores[0]
+    assert found.steps == 3 * 8
+    assert [each["step"] for each in found.history] == list(range(1, 25))
+    assert found.history[-1]["margin"] > 0.02
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_rounds_begin_and_anchor_where_the_recipe_says(tmp_path, monkeypatch):
+    seen = []
+    real = online._measured
+
+    def measured(answers, some, recipe):
+        seen.append([each.clone() for each in online._adapter(answers.model).values()])
+        found = real(answers, some, recipe)
+        with torch.no_grad():
+            now = answers([found[0].prompt], [found[0].answers]).sums()
+        seen.append((now.tolist(), found[0].before))
+        return found
+
+    monkeypatch.setattr(online, "_measured", measured)
+    _improve(tmp_path / "a", Recipe(4, _select, dpo(0.1), anchor="last"), rounds=2, **FEW)
+    for now, before in seen[1::2]:
+        assert before == pytest.approx(now, abs=1e-5)
+    seen.clear()
+    _improve(tmp_path / "b", RECIPE, rounds=2, **FEW)
+    now, before = seen[3]
+    assert before != pytest.approx(now, abs=1e-2)  # the start's, after a round of learning
+    started = []
+    loop = online.Loop
+    monkeypatch.setattr(online, "Loop", lambda model, *more: (started.append(_copy(model)), loop(model, *more))[1])
+    _improve(tmp_path / "c", Recipe(4, _select, dpo(0.1), begin="start"), rounds=2, **FEW)
+    assert all(torch.equal(a, b) for a, b in zip(*started, strict=True))
+    started.clear()
+    _improve(tmp_path / "d", RECIPE, rounds=2, **FEW)
+    assert not all(torch.equal(a, b) for a, b in zip(*started, strict=True))
+
+
+def _copy(model):
+    return [each.clone() for each in online._adapter(model).values()]
+
+
+def test_some_answers_come_from_the_reference(tmp_path):
+    drawn = []
+
+    def draw(prompts, count, seed):
+        drawn.append(count)
+        return [[[3 + (seed + i + j) % 20, 1] for j in range(count)] for i in range(len(prompts))]
+
+    recipe = Recipe(3, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)))
+    improve(
+        small_llama(), word_tokenizer(), word_pairs(20), recipe, JUDGE, tmp_path, Settings(answers=0, micro=8),
+        rounds=1, prompts=8, sampler=draw,
+    )  # fmt: skip
+    assert drawn == [2, 1]
+
+
+def test_scores_are_shares_of_wins_where_the_judge_has_none():
+    def judge(prompts, first, second):
+        return Verdict([None if "?" in a + b else float(len(a) > len(b)) for a, b in zip(first, second, strict=True)])
+
+    left = online.Counter()
+    kept, scores = online._scores(judge, ["p", "q"], [["aaa", "b", "cc"], ["?", "b", "cc"]], left)
+    assert kept == [0]
+    assert scores.tolist() == [[1.0, 0.0, 0.5]]
+    assert left == {"prompts of which the judge said nothing": 1}
+
+
+def test_what_was_drawn_is_learned_from_as_it_was():
+    left = online.Counter()
+    prompts, drawn = [("p", [5]), ("q", [6])], [[[7, 8], [7, 1]], [[9, 1], [9, 1]]]
+    both = Compared(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1]), gap=torch.tensor([2.0, 1.0]))
+    (example,) = online._examples(both, prompts, drawn, left)
+    assert example.answers == [[7, 1], [7, 8]]  # the second has no end, and gets none
+    assert example.facts == {"gap": 2.0}
+    assert left == {"pairs of answers that are the same": 1}
+    kept = Kept(torch.tensor([1, 0]), torch.tensor([0, 0]), good=torch.tensor([True, False]))
+    one, other = online._examples(kept, prompts, drawn, left)
+    assert (one.prompt, one.answers, one.facts) == ([6], [[9, 1]], {"good": True})
+    assert other.answers == [[7, 8]]
+
+
+def test_what_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match="rounds and prompts must be 1 or more, not 0 and 32"):
+        _improve(tmp_path, rounds=0)
+    with pytest.raises(ValueError, match="a recipe needs an adapter"):
+        _improve(tmp_path, lora=0)
+    with pytest.raises(ValueError, match="mixtures of two models token by token"):
+        _improve(tmp_path, Recipe(2, _select, dpo(0.1), mixtures=((1.5, -0.5),)))
