@@ -37,7 +37,7 @@ MANY, SHARE = 5_000_000, 0.01
 
 
 def race(quick: bool) -> tuple[dict[str, list[Look]], list[Look]]:
-    """Every method on the same link, one after the other; and data-parallel training without a limit, for its losses."""
+    """Every method on the same link, in turn; and data-parallel training without a limit, for its losses."""
     about = Training(width=32, layers=1) if quick else Training(width=256, layers=6, heads=4, every=40, batch=8)
     found = {}
     for key, seconds in SECONDS.items():

@@ -57,6 +57,7 @@ CARD = Card(
     neighbour="dpo",
     example={"flip_rate": 0.2, "beta": 0.1},
     extras=("torch",),
+    first=True,
 )
 
 
