@@ -108,6 +108,7 @@ def test_limit_one_draw_changes_nothing_and_many_take_the_best():
     np.testing.assert_allclose(best_of_n(P, R, 1), 0, atol=1e-12)
     law = P * np.exp(best_of_n(P, R, 1e9))
     np.testing.assert_allclose(law, [0, 1, 0], atol=1e-12)
+    assert alignment_asymptotics(P, R, 1.6).law[1] > 0.99
     m = 60  # probabilities down to 1e-42: the law still sums to 1 and stays within the divergence of n draws
     counts, logs = types(P, m)
     for n in (2.0, 1e3, 1e12):
@@ -138,7 +139,8 @@ def test_contrast_best_of_n_has_the_divergence_and_less_reward():
     ("call", "word"),
     [
         (lambda: alignment_asymptotics(P, R, 0.0), "budget"),
-        (lambda: alignment_asymptotics(P, R, 1.7), "budget"),
+        (lambda: alignment_asymptotics(P, R, 1.61), "budget"),  # log 5
+        (lambda: alignment_asymptotics([0.5, 0.25, 0.25], [0, 1, 1], 0.7), "budget"),  # log 2
         (lambda: alignment_asymptotics([0.5, 0.6], [0, 1], 0.1), "law"),
         (lambda: alignment_asymptotics([0.5, 0.5], [1, 1], 0.1), "equal"),
         (lambda: best_of_n(P, R, 0.5), "n must"),
