@@ -93,30 +93,34 @@ def reference_key(answers: Answers, prompts: Prompts, given: packing.Answers) ->
 
 def _frozen_weights(model: Any) -> dict[str, Tensor]:
     """The weights of a model without its adapters, by the names that they have there."""
-    prefix = getattr(getattr(model, "base_model", None), "prefix", None) if hasattr(model, "peft_config") else None
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     found = {}
-    for name, tensor in base.state_dict().items():
+    for name, tensor in base.state_dict(keep_vars=True).items():
         parts = name.split(".")
-        if "modules_to_save" in parts or (prefix is not None and any(part.startswith(prefix) for part in parts)):
-            continue
-        found[".".join(part for part in parts if part not in ("base_layer", "original_module"))] = tensor
+        if not _adapted(model, parts):
+            found[".".join(part for part in parts if part not in ("base_layer", "original_module"))] = tensor
     return found
+
+
+def _adapted(model: Any, parts: list[str]) -> bool:
+    """Whether a name, in parts, is of an adapter's weights."""
+    if not hasattr(model, "peft_config"):
+        return False
+    prefix = getattr(model.base_model, "prefix", None)
+    return "modules_to_save" in parts or (prefix is not None and any(part.startswith(prefix) for part in parts))
 
 
 @contextmanager
 def _reference(answers: Answers) -> Iterator[None]:
     """The model as the reference: adapters off, no dropout. ValueError if it would be the trained model."""
     model = answers.model
-    if hasattr(model, "peft_config") and hasattr(model, "disable_adapter"):
-        biased = [name for name, each in model.peft_config.items() if getattr(each, "bias", "none") != "none"]
-        if biased:
-            raise ValueError(
-                f"adapter {biased[0]!r} trains biases of the model itself: without it no reference is left"
-            )
+    learned = [name for name, each in _frozen_weights(model).items() if each.requires_grad]
+    if hasattr(model, "disable_adapter"):
+        if learned:
+            raise ValueError(f"{learned[0]} is trained beside the adapters: without them no reference is left")
         off = model.disable_adapter()
     else:
-        if any(each.requires_grad for each in model.parameters()):
+        if learned:
             raise ValueError("the reference would be the trained model itself: give a frozen copy of it")
         off = nullcontext()
     with evaluating(model), off:

@@ -237,6 +237,13 @@ def test_bad_batches(prompts, answers, said):
         Answers(tiny("llama"))(prompts, answers)
 
 
+def test_a_model_that_looks_ahead_is_refused():
+    model = tiny("llama")
+    model.lm_head.register_forward_pre_hook(lambda module, inputs: inputs[0] + inputs[0].mean(1, keepdim=True))
+    with pytest.raises(ValueError, match="not causal"):
+        Answers(model)
+
+
 def test_an_encoder_with_a_decoder_is_refused():
     import transformers
 
