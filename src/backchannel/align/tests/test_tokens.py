@@ -391,3 +391,8 @@ def test_smollm2():
     assert own.decode(found.answers[0]) == "yes, the sky is blue.<|im_end|>"
     assert own.decode([found.answers[0][-1]]) == "<|im_end|>"
     assert encoder.report.second_bos == encoder.report.merged == encoder.report.parted == 0
+
+
+def test_of_two_marks_behind_an_answer_the_first_ends_the_turn():
+    own = tokenizer(TEMPLATES["chatml"].replace("}}<|im_end|>", "}}<|im_end|></s>"))
+    assert own.decode(Encoder(own, 100)(Rated(ASKED, "yes")).answers[0]) == "yes<|im_end|>"
