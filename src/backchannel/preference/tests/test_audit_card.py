@@ -156,3 +156,13 @@ def test_votes_that_cannot_tell_say_so():
     text = to_markdown(audit_card(one_vote._replace(group=one_vote.group * 0), NAME, draws=19))
     assert "cannot tell choices that go round from noise" in to_markdown(audit_card(one_vote, NAME, draws=19))
     assert "No reward model was given." in text
+
+
+def test_groups_are_told_apart_by_their_people():
+    # Four people who each always vote alike, two a group: of the six ways to make two groups of them, two look like
+    # this one, so that p is near 1/3 (below 0.1: never). Forty votes as such would be certain.
+    pair, person = np.repeat(np.arange(20), 4), np.tile(np.arange(4), 20)
+    vote, group = np.where(person < 2, 1, -1), person // 2
+    told = comparisons(2 * pair, 2 * pair + 1, vote, person, group)
+    assert audit_card(told, NAME, draws=99).groups.p > 0.1
+    assert audit_card(told._replace(annotator=person % 2), NAME, draws=99).groups.p == 0.01  # each in both groups
