@@ -161,11 +161,12 @@ def _stand_still(watch, over):
 
 
 def test_who_does_not_come_is_named_while_the_others_wait():
-    group, monitor = _Group(), c4(2, first=0.05)
+    group, monitor, heard = _Group(), c4(2, first=0.05), []
+    record, monitor.record = monitor.record, lambda timings: heard.append(timings) or record(timings)
     group.said = [3, 2]  # process 0 is in its third collective
     with pytest.warns(RuntimeWarning, match="rank 1 did not come to the collective") as seen:
         _stand_still(Watch(monitor, group), lambda: monitor.faults)
-    assert len(seen) == 1
+    assert len(seen) == len(heard) == 1
     assert [fault.where for fault in monitor.faults] == [("absent", 1, -1)]
     group.said = [3, 4]  # both came, and process 1 has left
     other = c4(2, first=0.05)
