@@ -166,3 +166,5 @@ def test_groups_are_told_apart_by_their_people():
     told = comparisons(2 * pair, 2 * pair + 1, vote, person, group)
     assert audit_card(told, NAME, draws=99).groups.p > 0.1
     assert audit_card(told._replace(annotator=person % 2), NAME, draws=99).groups.p == 0.01  # each in both groups
+    apart = told._replace(vote=np.where(person == 3, -1, 1))  # the second group disagrees within itself
+    assert [each.value for each in audit_card(apart, NAME, draws=19).within] == [1.0, pytest.approx(-1, abs=0.1)]
