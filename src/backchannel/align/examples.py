@@ -8,16 +8,17 @@ must be known of all records or of none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor
 
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answer_kinds import Target, converted
 from backchannel.lm.answers import Preference, Ranked, Rated, Record
-from backchannel.parts.objectives import Objective, Pairs, Rankings, Scores, Singles
+from backchannel.parts.objectives import Objective, Pairs, Rankings, Scores, Singles, random_batch
 
 KINDS: dict[type[Any], Target] = {Pairs: "pairs", Singles: "singles", Rankings: "rankings", Scores: "pairs"}
 
@@ -38,26 +39,32 @@ class Example(NamedTuple):
 
 
 def examples(
-    records: Iterable[Record], encoder: Encoder, reads: type[Any], skip_bad_rows: int = 0
+    records: Iterable[Record], encoder: Encoder, objective: Objective[Any], skip_bad_rows: int = 0
 ) -> tuple[list[Example], list[str]]:
-    """All records as what an objective over `reads` is trained on, and what a user should know of the way there.
+    """All records as what an objective is trained on, and what a user should know of the way there.
 
     Raises:
         ValueError: if nothing is left, if facts are known of some records alone, or rankings differ in length.
     """
+    reads = objective.reads
     if reads not in KINDS:
         raise ValueError(
             f"an objective over {reads.__name__} cannot learn from records: it needs answers as it draws them"
         )
     left: Counter[str] = Counter()
+    told = _strengths(converted(records, _target(objective), left), objective, left)
     found = [
         Example(record, encoded.prompt, encoded.answers, _facts(record))
-        for record, encoded in encoder.each(converted(records, KINDS[reads], left), skip_bad_rows)
+        for record, encoded in encoder.each(told, skip_bad_rows)
     ]
     if not found:
         raise ValueError(
-            f"no record can be used as {KINDS[reads]}" + "".join(f"; left out: {n} {why}" for why, n in left.items())
+            f"no record can be used as {_target(objective)}"
+            + "".join(f"; left out: {n} {why}" for why, n in left.items())
         )
+    if reads is Scores and all(each.facts["tie"] for each in found if "strength" in each.facts):
+        for each in found:  # a tie is all that strengths say
+            each.facts.pop("strength", None)
     for name in ("strength", "gap", "good", "score"):
         have = sum(name in each.facts for each in found)
         if 0 < have < len(found):
@@ -68,6 +75,43 @@ def examples(
             f"rankings must all have the same number of answers; there are some of {min(sizes)} and of {max(sizes)}"
         )
     return found, [f"{count:,} {why} were left out" for why, count in left.items()] + encoder.report.sentences()
+
+
+def _target(objective: Objective[Any]) -> Target:
+    """What records are made; an objective over single answers that never asks who is good learns from good ones."""
+    if objective.reads is Singles and not reads_field(objective, "good") and not reads_field(objective, "score"):
+        return "demonstrations"
+    return KINDS[objective.reads]
+
+
+def reads_field(objective: Objective[Any], field: str) -> bool:
+    """Whether a loss depends on a field of its batch: found by changing it."""
+    some = random_batch(objective.reads, 8, seed=0)
+    value = getattr(some, field)
+    other = ~value if value.dtype == torch.bool else 1 - value
+    return not torch.equal(objective(some)[0], objective(some._replace(**{field: other}))[0])
+
+
+def _strengths(records: Iterable[Record], objective: Objective[Any], left: Counter[str]) -> Iterator[Record]:
+    """Pairs as the objective can take them. One that reads no strengths is told who is better, and of no tie."""
+    if KINDS[objective.reads] != "pairs" or reads_field(objective, "strength"):
+        yield from records
+        return
+    ties = objective.reads is Scores and reads_field(objective, "tie")
+    for record in records:
+        assert isinstance(record, Preference)
+        if record.strength == 0.5 and ties:
+            yield record
+        elif record.strength == 0.5:
+            left["ties"] += 1
+        elif record.strength is not None:
+            left["strengths, which this objective does not read,"] += 1
+            swap = record.strength < 0.5
+            chosen, rejected = (record.rejected, record.chosen) if swap else (record.chosen, record.rejected)
+            gap = None if record.gap is None else -record.gap if swap else record.gap
+            yield msgspec.structs.replace(record, chosen=chosen, rejected=rejected, gap=gap, strength=None)
+        else:
+            yield record
 
 
 def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, before: Tensor | None = None) -> Any:
@@ -99,9 +143,7 @@ def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, befor
         return Singles(now[:, 0], then[:, 0], length[:, 0], fact("good"), fact("score"))
     if objective.reads is Rankings:
         return Rankings(now, then, length, fact("score"))
-    strength = fact("strength")
-    tie = None if strength is None else strength == 0.5
-    return Scores(now[:, 0], now[:, 1], strength, fact("gap"), tie)
+    return Scores(now[:, 0], now[:, 1], fact("strength"), fact("gap"), fact("tie"))
 
 
 def weights(objective: Objective[Any], some: Sequence[Example]) -> Tensor:
@@ -114,7 +156,7 @@ def weights(objective: Objective[Any], some: Sequence[Example]) -> Tensor:
 
 def _facts(record: Record) -> dict[str, Any]:
     if isinstance(record, Preference):
-        facts: dict[str, Any] = {"strength": record.strength, "gap": record.gap}
+        facts: dict[str, Any] = {"strength": record.strength, "gap": record.gap, "tie": record.tie}
     elif isinstance(record, Rated):
         facts = {"good": record.good, "score": record.score}
     else:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from backchannel.align.asked import Asked
 from backchannel.align.evaluate import held_out, split
-from backchannel.align.examples import Example, examples
+from backchannel.align.examples import Example, examples, reads_field
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge
 from backchannel.align.loop import Interrupt, Loop, Progress
@@ -36,7 +36,7 @@ from backchannel.align.sampler import Sampler, Transformers
 from backchannel.align.start import begin, digest, memory, ready, shape, training_arguments, versions
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
-from backchannel.parts.objectives import Objective, Scores
+from backchannel.parts.objectives import Objective, Scores, Singles
 
 Tell = Callable[[str, float], None]
 Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
@@ -85,7 +85,9 @@ def tune(
     limit = longest(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)
     tell("reading", 0.0)
-    every, notes = examples(records, encoder, objective.reads, skip_bad_rows)
+    every, notes = examples(records, encoder, objective, skip_bad_rows)
+    if objective.reads is Singles and reads_field(objective, "baseline"):
+        notes.append("this objective's reference point stays at 0: it is not estimated while training goes on")
     train, held = split(every, settings.held_out, settings.seed)
     start = {
         "method": method,

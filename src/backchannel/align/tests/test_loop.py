@@ -10,14 +10,15 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 
 from transformers import TrainerCallback, TrainingArguments  # noqa: E402
 
-from backchannel.align.examples import batch, examples, weights  # noqa: E402
+from backchannel.align.examples import batch, examples, reads_field, weights  # noqa: E402
 from backchannel.align.guards import PATIENCE, Guards  # noqa: E402
 from backchannel.align.loop import Interrupt, Loop, Progress  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
 from backchannel.align.tokens import Encoder  # noqa: E402
 from backchannel.lm.answers import Preference, Ranked, Rated  # noqa: E402
-from backchannel.parts.objectives import Info, Objective, Pairs, Rankings, Singles  # noqa: E402
+from backchannel.parts.objectives import Info, Objective, Pairs, Rankings, Scores, Singles  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.preference.kto import kto  # noqa: E402
 from backchannel.testing.processes import run_processes  # noqa: E402
 from backchannel.testing.small_models import small_llama, word_pairs, word_tokenizer  # noqa: E402
 
@@ -27,10 +28,12 @@ TOKENS = Objective(
     lambda s: (-s.policy / s.length, Info(s.policy.detach())), Singles, False, lambda s: s.length.double()
 )
 """A mean over tokens, as plain fine-tuning takes it."""
+SOFT = Objective(lambda p: (p.strength * (p.policy_rejected - p.policy_chosen), Info(p.policy_chosen)), Pairs, False)
+TIES = Objective(lambda s: (torch.where(s.tie, 0.0, s.rejected - s.chosen), Info(s.chosen)), Scores)
 
 
 def _examples(objective, n=16):
-    found, _ = examples(word_pairs(n), Encoder(word_tokenizer(), 64), objective.reads)
+    found, _ = examples(word_pairs(n), Encoder(word_tokenizer(), 64), objective)
     return [each._replace(before=(-20.0,) * len(each.answers)) for each in found]
 
 
@@ -75,12 +78,11 @@ def test_a_mean_of_means_is_another_loss(tmp_path):
     some = _examples(TOKENS)[:8]
     loop = _loop(tmp_path, TOKENS, some)
     whole = loop.compute_loss(loop.model, {"batch": _Batch(some)})
-    halves = [loop.compute_loss(loop.model, {"batch": _Batch(some[i : i + 4])}) for i in (0, 4)]
-    weight = [float(weights(TOKENS, some[i : i + 4]).sum()) for i in (0, 4)]
-    assert weight[0] != weight[1]
-    right = (halves[0] * weight[0] + halves[1] * weight[1]) / sum(weight)
-    torch.testing.assert_close(whole, right)
-    assert abs(float((halves[0] + halves[1]).detach()) / 2 - float(whole.detach())) > 1e-5
+    parts = [some[:3], some[3:]]
+    means = [loop.compute_loss(loop.model, {"batch": _Batch(part)}) for part in parts]
+    weight = [float(weights(TOKENS, part).sum()) for part in parts]
+    torch.testing.assert_close(whole, (means[0] * weight[0] + means[1] * weight[1]) / sum(weight))
+    assert abs(float((means[0] + means[1]).detach()) / 2 - float(whole.detach())) > 1e-5
 
 
 def test_two_processes_train_as_one(tmp_path):
@@ -167,7 +169,7 @@ def test_batches_hold_what_records_say():
         Preference("w1", " w2 w3", " w4", strength=0.8, gap=2.0),
         Preference("w5", " w6", " w7 w8", strength=0.6, gap=1.0),
     ]
-    found, _ = examples(records, encoder, Pairs)
+    found, _ = examples(records, encoder, SOFT)
     read = batch(dpo(0.1), found, torch.arange(4.0), torch.arange(4.0) - 10)
     assert read.policy_chosen.tolist() == [0, 2]
     assert read.policy_rejected.tolist() == [1, 3]
@@ -176,25 +178,55 @@ def test_batches_hold_what_records_say():
     assert read.rejected_length.tolist() == [2, 3]
     assert read.strength.tolist() == pytest.approx([0.8, 0.6])
     assert read.gap.tolist() == [2, 1]
-    ranked, _ = examples([Ranked("w1", [" w2", " w3", " w4"], [3, 2, 1])], encoder, Rankings)
     objective = Objective(lambda each: (each.policy.sum(1), Info(each.policy)), Rankings, False)
+    ranked, _ = examples([Ranked("w1", [" w2", " w3", " w4"], [3, 2, 1])], encoder, objective)
     read = batch(objective, ranked, torch.arange(3.0))
     assert read.policy.tolist() == [[0, 1, 2]]
     assert read.score.tolist() == [[3, 2, 1]]
-    rated, notes = examples([*records, Rated("w1", " w9", good=True)], encoder, Singles)
-    read = batch(TOKENS, rated, torch.zeros(5))
+    rated, notes = examples([*records, Rated("w1", " w9", good=True)], encoder, kto(0.1))
+    read = batch(kto(0.1), rated, torch.zeros(5), torch.zeros(5))
     assert read.good.tolist() == [True, False, True, False, True]
     assert notes[:2] == ["2 strengths were left out", "2 gaps were left out"]
+
+
+def test_an_objective_that_never_asks_who_is_good_is_shown_good_answers_alone():
+    encoder = Encoder(word_tokenizer(), 64)
+    records = [Preference("w1", " w2", " w3"), Rated("w1", " w4", good=False), Rated("w1", " w5", good=True)]
+    found, notes = examples(records, encoder, TOKENS)
+    assert [each.record.answer for each in found] == [" w2", " w5"]
+    assert notes[0] == "1 answers that are bad were left out"
 
 
 def test_what_records_cannot_be():
     encoder = Encoder(word_tokenizer(), 64)
     with pytest.raises(ValueError, match="1 of 2 records say their strength: either all must, or none"):
-        examples([Preference("w1", " w2", " w3"), Preference("w1", " w2", " w4", strength=0.7)], encoder, Pairs)
+        examples([Preference("w1", " w2", " w3"), Preference("w1", " w2", " w4", strength=0.7)], encoder, SOFT)
+    ranked = Objective(lambda each: (each.policy.sum(1), Info(each.policy)), Rankings, False)
     with pytest.raises(ValueError, match="there are some of 2 and of 3"):
-        examples([Ranked("w1", [" w2", " w3"]), Ranked("w1", [" w2", " w3", " w4"])], encoder, Rankings)
+        examples([Ranked("w1", [" w2", " w3"]), Ranked("w1", [" w2", " w3", " w4"])], encoder, ranked)
     with pytest.raises(ValueError, match="no record can be used as pairs; left out: 1 demonstrations"):
-        examples([Rated("w1", " w2")], encoder, Pairs)
+        examples([Rated("w1", " w2")], encoder, SOFT)
+
+
+def test_strengths_and_ties_go_where_they_are_read_and_nowhere_else():
+    encoder = Encoder(word_tokenizer(), 64)
+    records = [
+        Preference("w1", " w2", " w3", strength=0.9, gap=3.0),
+        Preference("w1", " w2", " w4", strength=0.5, gap=0.0),
+        Preference("w1", " w2", " w5", strength=0.2, gap=-1.0),
+    ]
+    soft, _ = examples(records[:2], encoder, SOFT)
+    assert [each.facts["strength"] for each in soft] == [0.9, 0.5]
+    plain, notes = examples(records, encoder, dpo(0.1))
+    assert notes[:2] == ["2 strengths, which this objective does not read, were left out", "1 ties were left out"]
+    assert [each.record.chosen for each in plain] == [" w2", " w5"]  # the last was the wrong way round
+    assert plain[1].facts == {"gap": 1.0, "tie": False}
+    tied, _ = examples([records[1], Preference("w1", " w2", " w3", gap=1.0)], encoder, TIES)
+    assert [each.facts["tie"] for each in tied] == [True, False]
+    assert all("strength" not in each.facts for each in tied)
+    assert batch(TIES, tied, torch.zeros(4)).tie.tolist() == [True, False]
+    assert reads_field(SOFT, "strength")
+    assert not reads_field(dpo(0.1), "strength")
 
 
 class _State:
