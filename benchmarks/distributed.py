@@ -1,4 +1,4 @@
-"""Training apart on a slow link, and what compressing costs: `python benchmarks/distributed.py` (root, 13 minutes).
+"""Training apart on a slow link, and what compressing costs: `python benchmarks/distributed.py` (root, ten minutes).
 
 1. Two workers, a transformer of 4.8 million parameters on bytes, a link of 20 Mbit/s and 20 ms one way in network
    namespaces: plain data-parallel training, its 16-bit and PowerSGD hooks, torchft's DiLoCo, and the methods of the
@@ -29,8 +29,8 @@ from backchannel.parts.formats import two_bit
 
 BEGIN, END = "<!-- training apart: benchmarks/distributed.py writes it -->", "<!-- the end of training apart -->"
 SECONDS = {
-    "none": 15, "ddp": 60, "ddp_fp16": 30, "ddp_powersgd": 75, "torchft_diloco": 90, "diloco": 90, "sparse_loco": 90,
-    "streaming_diloco": 90, "co2": 90,
+    "none": 15, "ddp": 45, "ddp_fp16": 20, "ddp_powersgd": 60, "torchft_diloco": 60, "diloco": 60, "sparse_loco": 90,
+    "streaming_diloco": 60, "co2": 75,
 }  # fmt: skip
 GOALS = (60, 180)  # steps of data-parallel training whose loss is to be reached
 MANY, SHARE = 5_000_000, 0.01

@@ -13,14 +13,15 @@ from backchannel.cli.methods import AsJson
 from backchannel.cli.options import Seed, SkipBadRows
 from backchannel.cli.show import print_json, print_table
 
-JUDGE, TRAINING = "Who judges", "Training"
+PROTOCOLS = ("objective", "recipe")
+JUDGE, TRAINING, DRAWING = "Who judges", "Training", "Learning from answers that the model draws"
 
 
 @app.command()
 def align(
     model: Annotated[str | None, typer.Option(help="A folder, a name on the hub, or a GGUF file.")] = None,
     data: Annotated[str | None, typer.Option(help="JSON lines, Parquet, CSV, a feedback log ...")] = None,
-    method: Annotated[str, typer.Option(help="An objective's key; `list` shows all.")] = "dpo",
+    method: Annotated[str, typer.Option(help="An objective's or recipe's key; `list` shows all.")] = "dpo",
     set_: Annotated[list[str] | None, typer.Option("--set", help="One of its arguments, as beta=0.1.")] = None,
     out: Annotated[Path, typer.Option(help="Where model/, report.html and result.json go.")] = Path("aligned"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -61,6 +62,8 @@ def align(
         bool, typer.Option("--checkpointing", help="Less memory, more time.", rich_help_panel=TRAINING)
     ] = False,
     save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of drawing and learning.", rich_help_panel=DRAWING)] = 3,
+    prompts: Annotated[int, typer.Option(min=1, help="In a round.", rich_help_panel=DRAWING)] = 64,
     skip_bad_rows: SkipBadRows = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -71,7 +74,7 @@ def align(
         return
     if model is None or data is None:
         raise ValueError("align needs --model and --data")
-    objective, arguments = _objective(method, set_ or [])
+    made, arguments = _made(method, set_ or [])
     _needs()
     from backchannel.align.examples import KINDS
     from backchannel.align.read import read
@@ -84,24 +87,40 @@ def align(
         chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
         save=save, seed=seed,
     )  # fmt: skip
-    if objective.reads not in KINDS:
-        raise ValueError(f"{method} learns from answers that the model draws as it goes; align has no such loop yet")
+    recipe = hasattr(made, "select")
+    if not recipe and made.reads not in KINDS:
+        raise ValueError(f"{method} is a loss of answers token by token with advantages, for loops of one's own")
     check(out)
     records = read(data, skip_bad_rows=skip_bad_rows)
     first = next(iter(records))  # what cannot be read is said before a model is loaded
     del first
     asked, name = _judge(judge, reward_model, judge_url, judge_model)
+    if recipe and asked is None:
+        raise ValueError(
+            f"{method} learns from answers that it draws: name who judges them (--judge, --reward-model ...)"
+        )
+    if recipe and resume:
+        raise ValueError(f"{method} begins anew in each round: --resume is for methods that learn from given records")
     from backchannel.align.load import load_model
+    from backchannel.align.online import improve
     from backchannel.align.tune import tune
+
+    about = {"method": method, "arguments": arguments, "judge_name": name}
 
     with bar(quiet=as_json) as progress:
         progress("loading the model", 0.0)
-        loaded, tokenizer = load_model(model, rewards=_scores(objective))
+        loaded, tokenizer = load_model(model, rewards=not recipe and _scores(made))
         try:
-            tuned = tune(
-                loaded, tokenizer, records, objective, out, settings, method=method, arguments=arguments,
-                judge=asked, judge_name=name, resume=resume, skip_bad_rows=skip_bad_rows, tell=progress,
-            )  # fmt: skip
+            if recipe:
+                tuned = improve(
+                    loaded, tokenizer, records, made, asked, out, settings, rounds=rounds, prompts=prompts,
+                    tell=progress, **about,
+                )  # fmt: skip
+            else:
+                tuned = tune(
+                    loaded, tokenizer, records, made, out, settings, judge=asked, resume=resume,
+                    skip_bad_rows=skip_bad_rows, tell=progress, **about,
+                )  # fmt: skip
         except _out_of_memory() as error:
             raise ValueError(
                 "the GPU is out of memory: --micro 1 holds fewer examples at a time, --limit shorter ones, "
@@ -122,20 +141,20 @@ def align(
 
 
 def _list(as_json: bool) -> None:
-    """The objectives."""
+    """The objectives and recipes."""
     from backchannel.card import index
 
-    found = [each for each in index() if each["family"] == "preference" and each["protocol"] == "objective"]
+    found = [each for each in index() if each["family"] == "preference" and each["protocol"] in PROTOCOLS]
     if as_json:
         print_json(found)
         return
     rows = [[each["key"], ", ".join(each["feedback"]), each["summary"], each["status"]] for each in found]
-    print_table(f"{len(found)} objectives", ["key", "feedback", "what it does", "status"], rows)
+    print_table(f"{len(found)} methods", ["key", "feedback", "what it does", "status"], rows)
     print("`backchannel show KEY` prints the chapter, with its arguments")
 
 
-def _objective(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The loss, and the arguments with which it was made: the card's, but for what was given."""
+def _made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The objective or recipe, and the arguments with which it was made: the card's, but for what was given."""
     import inspect
 
     from backchannel.card import find
@@ -143,10 +162,10 @@ def _objective(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
     try:
         found = find(method)
     except KeyError as error:
-        raise ValueError(f"{error.args[0]} (--method list shows the objectives)") from None
+        raise ValueError(f"{error.args[0]} (--method list shows them)") from None
     except ModuleNotFoundError as error:
         raise ValueError(f"{method} needs {error.name}: pip install 'backchannel[align]'") from None
-    if found.family != "preference" or found.card.protocol != "objective":
+    if found.family != "preference" or found.card.protocol not in PROTOCOLS:
         raise ValueError(f"{method} is no objective of preference learning: --method list shows them")
     known = inspect.signature(found.factory).parameters
     arguments = dict(found.card.example)

@@ -55,6 +55,7 @@ CARD = Card(
     row=174,
     topics=("documentation", "drift"),
     feedback=("reward",),
+    first=True,
     protocol="artefact",
     engine="none",
     neighbour="",

@@ -50,6 +50,7 @@ HAVE = {
     ("dueling", False): "which of two options won, nothing known before",
     ("dueling", True): "which of two options won, with a context before each choice",
     ("comparison", False): "pairs of answers, one preferred",
+    ("win rates", False): "how often each answer beats each other one, in a table",
     ("ranking", False): "several answers to a prompt, best first",
     ("rating", False): "answers called good or bad, one at a time",
     ("demonstration", False): "answers to imitate",

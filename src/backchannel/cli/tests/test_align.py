@@ -90,6 +90,21 @@ def test_arguments_reach_the_objective(place, tmp_path):
         assert not (tmp_path / "b").exists()
 
 
+def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
+    how = ["--model", place / "small", "--data", place / "pairs.jsonl", *QUICK, "--method", "oaif", "--out"]
+    found = _run(*how, tmp_path / "none")
+    assert "name who judges them" in str(found.exception)
+    judge = ["--judge", "backchannel.testing.small_models:good_words", "--rounds", "2", "--prompts", "16"]
+    found = _run(*how, tmp_path / "out", *judge, "--json")
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert said["steps"] == 2 * 2
+    assert said["drawn"]["divergence"] > 0
+    assert "Held-out pairs" not in (tmp_path / "out" / "report.html").read_text()
+    found = _run(*how, tmp_path / "out", *judge, "--resume")
+    assert "--resume is for methods that learn from given records" in str(found.exception)
+
+
 def test_bad_data_is_said_with_its_row_before_a_model_is_loaded(place, tmp_path):
     rows = [{"prompt": "w1", "chosen": " w2", "rejected": " w3"}, {"prompt": "w1", "chosen": " w2", "rejected": " w2"}]
     (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
