@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -148,6 +149,8 @@ def test_workers_on_two_machines_meet_and_one_catches_up():
     with Links(2) as links:
         address = f"{links.address(0)}:29510"
         started = [links.start(0, [sys.executable, "-u", "-c", LIGHTHOUSE, address], **pipes)]
+        late = threading.Timer(120, lambda: [process.kill() for process in started])  # reading has no limit of its own
+        late.start()
         try:
             assert started[0].stdout.readline() == "up\n"
             for number in range(2):
@@ -155,6 +158,7 @@ def test_workers_on_two_machines_meet_and_one_catches_up():
                 started.append(links.start(number, [sys.executable, "-u", "-c", WORKER, *given], **pipes))
             wrote = [[process.stdout.readline().split() for _ in range(6)][1:] for process in started[1:]]
         finally:
+            late.cancel()
             for process in started:
                 process.kill()
                 process.communicate()
