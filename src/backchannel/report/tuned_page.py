@@ -112,19 +112,17 @@ def _samples(tuned: Tuned) -> Markup | None:
         return None
     shown = tuned.drawn.samples[:SHOWN]
     head = tag("thead", tag("tr", *[tag("th", each, class_="text") for each in ("prompt", "before", "after")]))
-    rows = [
-        tag("tr", tag("td", sample.prompt, class_="text"), _answer(sample, 0), _answer(sample, 1)) for sample in shown
-    ]
+    rows = [tag("tr", tag("th", sample.prompt), _answer(sample, 0), _answer(sample, 1)) for sample in shown]
     said = "The first held-out prompts, chosen by nobody, with an answer each."
-    return section("Answers side by side", said, scroll("Answers", head, tag("tbody", *rows)))
+    return section("Answers side by side", said, scroll("Answers", head, tag("tbody", *rows), cards=True))
 
 
 def _answer(sample: Sample, side: int) -> Markup:
     text = sample.after if side else sample.before
     better = sample.win is not None and sample.win == side and sample.win != 0.5
     parts: list[Child] = [tag("strong", text) if better else text]
-    if sample.scores is not None:
-        parts.append(tag("small", f"score {sample.scores[side]:.3g}"))
+    when = "after" if side else "before"
+    parts.append(tag("small", when if sample.scores is None else f"{when}: score {sample.scores[side]:.3g}"))
     return tag("td", *parts, class_="text")
 
 
