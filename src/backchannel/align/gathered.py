@@ -77,7 +77,7 @@ def gather(reading: Reading, name: str, group: str | None, context: str | None, 
     found = Gathered(name)
     seen: Counter[str] = Counter()
     said: list[str] = []
-    for record in reading._records(found.bad, {}, said):
+    for record in reading.records(found.bad, {}, said):
         found.kinds[type(record).__name__] += 1
         for column in (group, context, shown):
             if column is not None and column in record.meta:

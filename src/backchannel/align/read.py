@@ -83,7 +83,7 @@ class Reading:
     def __iter__(self) -> Iterator[Record]:
         problems, kept, said = Problems(self.skip), dict[str, None](), list[str]()
         count = 0
-        for record in self._records(problems, kept, said):
+        for record in self.records(problems, kept, said):
             count += 1
             yield record
         if not count and not problems.count:
@@ -96,7 +96,8 @@ class Reading:
     def _name(self) -> str:
         return os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else "the source"
 
-    def _records(self, problems: Problems, kept: dict[str, None], said: list[str]) -> Iterator[Record]:
+    def records(self, problems: Problems, kept: dict[str, None], said: list[str]) -> Iterator[Record]:
+        """The records, with what is wrong in the caller's hands: bad rows, columns kept in `meta`, what was said."""
         if not isinstance(self.source, str | os.PathLike):
             yield from self._taken(_given(self.source), "the source", False, problems, kept)
             return
