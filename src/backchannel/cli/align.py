@@ -105,7 +105,7 @@ def align(
     from backchannel.align.online import improve
     from backchannel.align.tune import tune
 
-    about = {"method": method, "arguments": arguments, "judge_name": name}
+    about: dict[str, Any] = {"method": method, "arguments": arguments, "judge_name": name}
 
     with bar(quiet=as_json) as progress:
         progress("loading the model", 0.0)
