@@ -27,6 +27,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import backchannel
@@ -63,6 +64,7 @@ def wrap(
     """
     check_method(method)
     check_model(model)
+    reshard(model)
     check_shards(model, comm)
     if model in _wrapped:
         raise ValueError("the model is wrapped already: settle() ends that")
@@ -133,6 +135,7 @@ class Apart:
         self.comm.drop()
         if self._watch:
             self._watch.close()
+        reshard(self._model)
         put(self.parameters, self.state.x)
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,6 +175,13 @@ def check_model(model: nn.Module) -> None:
         raise ValueError("the model is in DistributedDataParallel, which sends every gradient: wrap the plain module")
     if isinstance(model, DataParallel):
         raise ValueError("the model is in DataParallel: wrap the plain module, in one process for each device")
+
+
+def reshard(model: nn.Module) -> None:
+    """Have a model of `fully_shard` hold its shards alone: after an evaluation its root still holds all of itself."""
+    for each in model.modules():
+        if isinstance(each, FSDPModule):
+            each.reshard()
 
 
 def check_shards(model: nn.Module, comm: Comm | None) -> None:

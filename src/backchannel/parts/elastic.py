@@ -5,7 +5,9 @@
 Before each exchange the workers that are alive form a quorum, at a lighthouse: a small server that torchft brings along
 (`torchft_lighthouse`). If one dies during the exchange, the round is discarded: those who saw it fail begin it again
 from where it began. One who missed a round, or is new, takes model, outer state and optimiser from another, and what it
-had learned is dropped; what it remembers unsent begins at 0. Who brings nothing counts as one that stood still.
+had learned is dropped; what it remembers unsent begins at 0. Who brings nothing counts as one that stood still. One
+whose method, settings, shapes or version are others leaves with an error as it catches up; one whose numbers are not
+finite leaves, and costs the others a round.
 
 What the lighthouse is to this, it is to everybody: without it no round can begin, and each worker says so.
 """
@@ -17,8 +19,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from backchannel.parts.apart import check_model, flat, put
+import backchannel
+from backchannel.parts.apart import check_model, flat, put, terms
 from backchannel.parts.comm import Stacked, TorchComm
 from backchannel.parts.group import Group
 from backchannel.parts.outer import Outer, check_method
@@ -53,6 +57,10 @@ def wrap_elastic(
     """
     check_method(method)
     check_model(model)
+    if any(isinstance(each, FSDPModule) for each in model.modules()):
+        raise ValueError(
+            "elastic training takes no sharded model, whose shards would be taken for one another: use wrap"
+        )
     return Elastic(model, optimizer, method, name, lighthouse, least, limit)
 
 
@@ -76,6 +84,12 @@ class Elastic:
         self.parameters = [each for each in model.parameters() if each.requires_grad]
         self.optimizer, self.method = getattr(optimizer, "optimizer", optimizer), method
         self._lighthouse = lighthouse
+        self._begun = {
+            "version of backchannel": backchannel.__version__,
+            "method or its settings": terms(method),
+            "parameters' shapes": str([tuple(each.shape) for each in self.parameters]),
+        }
+        self._least, self._limit = least, limit
         self.t = self.rounds = self.lost = self.up = 0
         self.workers: list[int] = []  # how many there were, round by round
         start, alone = flat(self.parameters)[None], Stacked(1)
@@ -97,7 +111,10 @@ class Elastic:
         try:
             self._manager.start_quorum()  # may call _catch_up
         except (RuntimeError, TimeoutError) as error:
-            raise RuntimeError(f"no quorum: does the lighthouse at {self._lighthouse} answer? ({error})") from error
+            raise RuntimeError(
+                f"no quorum within {self._limit:g} seconds: does the lighthouse at {self._lighthouse} answer, and are "
+                f"{self._least} workers there? ({error})"
+            ) from error
         made = None
         if not self._manager.errored():  # else the quorum itself failed
             group = Group(self._processes)
@@ -105,6 +122,10 @@ class Elastic:
             try:
                 made = self.method.step(comm, flat(self.parameters)[None], self.state, self.t)
             except RuntimeError as error:
+                self._manager.report_error(error)
+            except ValueError as error:  # a worker's numbers are not finite: it leaves, and the round is lost to others
+                if not bool(torch.isfinite(flat(self.parameters)).all()):
+                    raise
                 self._manager.report_error(error)
             finally:
                 group.close()
@@ -127,9 +148,15 @@ class Elastic:
     def _shared(self) -> dict[str, Any]:
         """What one who catches up needs."""
         shared = {name: value for name, value in self.state._asdict().items() if value.dim() == 1}
-        return {"shared": shared, "optimizer": self.optimizer.state_dict(), "rounds": self.rounds, "t": self.t}
+        progress = {"rounds": self.rounds, "t": self.t, "begun": self._begun}
+        return {"shared": shared, "optimizer": self.optimizer.state_dict(), **progress}
 
     def _catch_up(self, saved: dict[str, Any]) -> None:
+        """Take over what others have; ValueError, and nothing is taken over, if theirs is another training."""
+        for name, mine in self._begun.items():
+            theirs = saved["begun"].get(name)
+            if theirs != mine:
+                raise ValueError(f"the {name} must be the same in all workers: others have {theirs}, this one {mine}")
         own = {name: torch.zeros_like(value) for name, value in self.state._asdict().items() if value.dim() == 2}
         self.state = type(self.state)(**{**saved["shared"], **own})
         self.rounds, self.t = saved["rounds"], saved["t"]

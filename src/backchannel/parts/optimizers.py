@@ -43,6 +43,8 @@ class CheckedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but a tensor of the state keeps its dtype, and is a copy."""
+        for group in state_dict["param_groups"]:
+            self.check(group)
         super().load_state_dict(state_dict)
         saved = [each for group in state_dict["param_groups"] for each in group["params"]]
         own = [each for group in self.param_groups for each in group["params"]]
@@ -79,6 +81,7 @@ class GradientOptimizer(CheckedOptimizer):
         """
         found, places = [], []
         for g, group in enumerate(self.param_groups):
+            self.check(group)  # a schedule may have changed it
             for p, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue

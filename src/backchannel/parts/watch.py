@@ -67,6 +67,7 @@ class Watch:
         self._told: set[Any] = set()
         self._judging, self._over = threading.Lock(), threading.Event()
         self._entered: float | None = None  # when the exchange that goes on began
+        self._raised: BaseException | None = None  # by `isolate`, of a hang: in a thread that nobody waits for
         self.begin()
         threading.Thread(target=self._guard, name="backchannel-watch", daemon=True).start()
 
@@ -95,6 +96,7 @@ class Watch:
         finally:
             self._entered, self._since = None, self._clock()
             self._inside += self._since - began
+            self._raise()
         if self._group.asked > asked:
             told = torch.tensor([max(self._computing, TICK), max(self._inside, TICK)], dtype=torch.float64)
             self._answers.append(self._group.submit(self._group.all, told))
@@ -108,6 +110,12 @@ class Watch:
             if answer.exception() is None:
                 self._hear(answer.result())
         self._answers.clear()
+
+    def _raise(self) -> None:
+        """What `isolate` raised of a hang."""
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
 
     def _hear(self, rows: Tensor) -> None:
         times, yes = rows.numpy(), np.ones(len(rows), bool)
@@ -135,4 +143,7 @@ class Watch:
             own, nothing = calls[self._group.rank], np.full(len(calls), np.nan)
             if self._entered == entered:  # else it has ended while we looked
                 none = np.full((len(calls), len(calls)), np.nan)
-                self._judge(Timings(nothing, nothing, none, calls >= own, calls > own))
+                try:
+                    self._judge(Timings(nothing, nothing, none, calls >= own, calls > own))
+                except Exception as error:  # raised where the program hears of it: when the exchange has ended
+                    self._raised = error

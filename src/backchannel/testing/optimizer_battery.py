@@ -187,6 +187,31 @@ def check_wrong_rates(method: Method) -> None:
             assert "lr" in message, f"{method.key}: lr = {lr} {where} must raise a ValueError that names lr"
 
 
+def check_settings_that_change(method: Method) -> None:
+    """A rate that a schedule or a loaded state made wrong is refused, and nothing moves."""
+    parameter = Parameter(torch.ones(3))
+    optimizer = _optimizer(method, [parameter])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["lr"] = -1.0
+    ways = [lambda: optimizer.load_state_dict(saved)]
+    if not needs_closure(optimizer):
+        ways.append(lambda: _step_at(optimizer, parameter, float("nan")))
+    for wrong in ways:
+        said = ""
+        try:
+            wrong()
+        except ValueError as error:
+            said = str(error)
+        assert "lr" in said, f"{method.key}: takes a learning rate that is none from a state or a schedule"
+    assert torch.equal(parameter.detach(), torch.ones(3))
+
+
+def _step_at(optimizer: torch.optim.Optimizer, parameter: Parameter, rate: float) -> None:
+    optimizer.param_groups[0]["lr"] = rate
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
 def check_complex(method: Method) -> None:
     """Complex parameters are refused in words: equations of real numbers would be others."""
     message = ""
@@ -208,6 +233,7 @@ OPTIMIZER_CHECKS: tuple[Check, ...] = (
     check_sparse,
     check_wrong_rates,
     check_complex,
+    check_settings_that_change,
 )
 
 

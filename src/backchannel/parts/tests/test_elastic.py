@@ -19,6 +19,7 @@ from backchannel.distributed import wrap_elastic  # noqa: E402
 from backchannel.distributed.diloco import diloco  # noqa: E402
 from backchannel.distributed.streaming_diloco import streaming_diloco  # noqa: E402
 from backchannel.parts.apart import flat  # noqa: E402
+from backchannel.parts.elastic import Elastic  # noqa: E402
 from backchannel.parts.tests.test_apart import adam, model, steps  # noqa: E402
 from backchannel.parts.torchft_manager import reaching  # noqa: E402
 from backchannel.testing.links import Links, refusal  # noqa: E402
@@ -166,3 +167,13 @@ def test_workers_on_two_machines_meet_and_one_catches_up():
     common = rounds[0].keys() & rounds[1].keys()
     assert len(common) > 2
     assert all(rounds[0][r] == rounds[1][r] for r in common)
+
+
+def test_who_trains_otherwise_does_not_catch_up():
+    worker = object.__new__(Elastic)  # as it is before it has met anybody
+    worker._begun = {"method or its settings": "diloco(step_size=0.2)"}
+    with pytest.raises(
+        ValueError, match=r"must be the same in all workers: others have diloco\(0.7\), this one diloco"
+    ):
+        worker._catch_up({"begun": {"method or its settings": "diloco(0.7)"}})
+    assert not hasattr(worker, "state")

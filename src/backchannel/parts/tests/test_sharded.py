@@ -24,7 +24,7 @@ import torch.distributed as dist
 from pathlib import Path
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from backchannel.distributed import TorchComm, wrap
+from backchannel.distributed import TorchComm, wrap, wrap_elastic
 from backchannel.distributed.diloco import diloco
 from backchannel.parts.group import current
 from backchannel.parts.tests.test_apart import adam, model, steps
@@ -47,16 +47,27 @@ net = model()
 fully_shard(net, mesh=mesh["inside"])
 refuse(net, None)
 refuse(net, TorchComm(group=current(mesh.get_group("inside"))))  # whose shards are not the same
+try:
+    wrap_elastic(net, adam(net.parameters()), diloco(2), "worker", "http://127.0.0.1:1")
+except ValueError as error:
+    refused.append(str(error))
+seen = torch.ones(1, 3)
 optimizer = adam(net.parameters())
+net(seen)  # an evaluation: the root holds whole parameters from now on
 apart = wrap(net, optimizer, diloco(2), places)
 steps(net, optimizer, 1, 5, rank)
+net(seen)
 if rank in (0, 2):  # one of the two groups has one collective more
     places.group.submit(places.group.all, torch.zeros(1)).result()
 dist.barrier()
 calls = places.group.calls()
 apart.settle()
+answer = net(seen).tolist()
+for each in net.modules():
+    if hasattr(each, "reshard"):
+        each.reshard()
 end = torch.cat([each.full_tensor().flatten() for each in net.parameters()]).tolist()
-(folder / f"{rank}.json").write_text(json.dumps([refused, end, places.up, calls]))
+(folder / f"{rank}.json").write_text(json.dumps([refused, end, places.up, calls, answer]))
 dist.barrier()
 dist.destroy_process_group()
 """
@@ -76,25 +87,36 @@ def test_two_places_that_shard_inside_are_two_workers(places):
 
     curve = train(diloco(2), Stacked(2), [model(), model()], adam, mean, 5, lambda net: 0.0, 5)
     size = len(curve.state.x)
-    for _, end, up, _ in places:
+    for _, end, up, _, _ in places:
         torch.testing.assert_close(torch.tensor(end), curve.state.x)
         assert up == 2 * 2 * 32 * size // 2  # two rounds of two places, of half of the model
     assert places[0][1] == places[3][1]
 
 
 def test_who_has_come_is_counted_for_each_group_of_places(places):
-    counts = [calls for _, _, _, calls in places]
+    counts = [calls for _, _, _, calls, _ in places]
     assert counts[0] == counts[2] == [count + 1 for count in counts[1]]
     assert counts[1] == counts[3]
     assert counts[1][0] == counts[1][1] > 4
 
 
 def test_what_is_sharded_in_another_way_is_refused(places):
-    for refused, _, _, _ in places:
-        hsdp, default, wrong = refused
+    for refused, *_ in places:
+        hsdp, default, wrong, elastic = refused
         assert hsdp.startswith("the model is replicated over the first dimension of its mesh (HSDP), which sends every")
         assert default.startswith("the model is sharded: let comm be of the processes that hold the same shards, as")
         assert wrong == "the weights at the start: process 1 differs from process 0"
+        assert elastic.startswith("elastic training takes no sharded model")
+
+
+def test_evaluating_before_and_after_changes_nothing_and_shows_the_common_model(places):
+    common = model()
+    vector = torch.tensor(places[0][1])
+    with torch.no_grad():
+        for each, part in zip(common.parameters(), vector.split([p.numel() for p in common.parameters()]), strict=True):
+            each.copy_(part.view_as(each))
+    for *_, answer in places:
+        torch.testing.assert_close(torch.tensor(answer), common(torch.ones(1, 3)).detach())
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -302,3 +302,18 @@ def test_who_hangs_is_named_by_the_others(trials):
 def test_a_resumed_run_that_is_watched_ends_where_it_would_have_ended(trials):
     curve = train(diloco(2), Stacked(3), [model() for _ in range(3)], adam, loss, 14, lambda net: 0.0, 14)
     assert trials["resumed"][0][2] == curve.state.x.tolist()
+
+
+def test_what_isolate_raises_of_a_hang_is_raised_when_the_exchange_has_ended():
+    class Raising(_Monitor):
+        limit = 0.0
+
+        def record(self, timings):
+            raise RuntimeError("isolated")
+
+    watch = Watch(Raising(), _Group())
+    with pytest.raises(RuntimeError, match="isolated"), watch.exchange():
+        time.sleep(5 * LOOK)
+    with watch.exchange():  # and once
+        pass
+    watch.close()
