@@ -69,7 +69,8 @@ class Watch:
         self._entered: float | None = None  # when the exchange that goes on began
         self._raised: BaseException | None = None  # by `isolate`, of a hang: in a thread that nobody waits for
         self.begin()
-        threading.Thread(target=self._guard, name="backchannel-watch", daemon=True).start()
+        self._thread = threading.Thread(target=self._guard, name="backchannel-watch", daemon=True)
+        self._thread.start()
 
     def begin(self) -> None:
         """A round begins now: what was before is nobody's computing."""
@@ -106,6 +107,8 @@ class Watch:
         """Wait for what is on its way, and judge what of it arrives."""
         wait(self._answers)
         self._over.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(10 * LOOK)  # it may ask a store that does not answer
         for answer in self._answers:
             if answer.exception() is None:
                 self._hear(answer.result())

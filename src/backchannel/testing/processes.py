@@ -9,6 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+LEAVE = "\nimport os, sys, time\nsys.stdout.flush()\nsys.stderr.flush()\ntime.sleep(2)\nos._exit(0)\n"
+"""How a process ends whose program ran through. It stays a moment, since others may be asking the store that it keeps.
+And it does not tear the interpreter down: while a thread of torch's is in an exchange or asks a store, that may abort
+("terminate called without an active exception") with all done."""
+
 
 def run_processes(
     code: str, arguments: Callable[[int], Sequence[str]], count: int, folder: Path, timeout: float
@@ -16,7 +21,7 @@ def run_processes(
     """Run Python's `code` in `count` processes and wait until all have ended well; returns what each wrote.
 
     Args:
-        code: of a program.
+        code: of a program, which leaves without tearing down the interpreter once it has run through (`LEAVE`).
         arguments: what process `rank` finds in `sys.argv[1:]`.
         count: how many.
         folder: where `RANK.txt` takes what each writes, on both of its streams.
@@ -31,7 +36,7 @@ def run_processes(
     try:
         for rank in range(count):
             with open(folder / f"{rank}.txt", "wb") as wrote:
-                command = [sys.executable, "-c", code, *arguments(rank)]
+                command = [sys.executable, "-c", code + LEAVE, *arguments(rank)]
                 processes.append(subprocess.Popen(command, env=environment, stdout=wrote, stderr=wrote))
         _await(processes, folder, timeout)
     finally:
