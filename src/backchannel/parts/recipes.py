@@ -14,6 +14,7 @@ An answer is drawn token by token from
     p(token) proportional to pi(token)^a ref(token)^b
 
 for (a, b) in `mixtures`: (1, 0) is the policy, (0, 1) the reference, and the k answers to a prompt take them in turns.
+(1 / T, 0) is the policy at the temperature T. Every second prompt may have mixtures of its own.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Recipe:
         select: of scores, float[n, k], and a generator: what is learned from.
         objective: the loss of what was selected.
         mixtures: (a, b) of each answer, in turns.
+        second: (a, b) of each answer to the second, fourth, ... prompt of a round; empty: as `mixtures`.
+        token_price: what each token of an answer takes from its score, before `select`.
         begin: "last": a round goes on with the weights of the round before; "start": it begins anew.
         anchor: the objective's reference: the model from the "start", or that of the "last" round.
     """
@@ -69,6 +72,15 @@ class Recipe:
     mixtures: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
     begin: Literal["last", "start"] = "last"
     anchor: Literal["start", "last"] = "start"
+    second: tuple[tuple[float, float], ...] = ()
+    token_price: float = 0.0
+
+    def sources(self) -> list[tuple[slice, list[tuple[float, float]]]]:
+        """Which prompts of a round are answered from which mixtures: (a, b) of each of the k answers."""
+        shares = [(slice(0, None), self.mixtures)]
+        if self.second:
+            shares = [(slice(0, None, 2), self.mixtures), (slice(1, None, 2), self.second)]
+        return [(rows, [some[k % len(some)] for k in range(self.answers)]) for rows, some in shares]
 
 
 def scored(scores: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from backchannel.parts.objectives import Objective, Pairs, Rollouts, Scores, Singles
 from backchannel.parts.recipes import Compared, Kept, Recipe
 from backchannel.parts.torch_fit import fit
-from backchannel.tasks.tiny_answers import AnswerLM, Answers, fresh, gold, random_prompts, sample
+from backchannel.tasks.tiny_answers import LENGTH, AnswerLM, Answers, fresh, gold, random_prompts, sample
 
 
 class Labelled(NamedTuple):
@@ -199,12 +199,9 @@ def improve(
     rng, last = torch.Generator().manual_seed(seed), start
     for each in range(rounds):
         asked = random_prompts(prompts, rng)
-        drawn = []
-        for k in range(recipe.answers):
-            a, b = recipe.mixtures[k % len(recipe.mixtures)]
-            mixture = [(model, asked, weight) for model, weight in ((last, a), (start, b)) if weight]
-            drawn.append(sample(mixture, rng))
-        selection = recipe.select(feedback(drawn, rng), rng)
+        drawn = answered(recipe, last, start, asked, rng)
+        lengths = torch.stack([each.length for each in drawn], 1)
+        selection = recipe.select(feedback(drawn, rng) - recipe.token_price * lengths, rng)
         if len(selection.row):
             data = selected(drawn, selection)
             source = given(data, batch) if len(selection.row) > batch else _whole(data)
@@ -213,6 +210,16 @@ def improve(
         if after is not None:
             after(each, last)
     return last
+
+
+def answered(recipe: Recipe, last: AnswerLM, start: AnswerLM, asked: Tensor, rng: torch.Generator) -> list[Answers]:
+    """k answers to each prompt, from the recipe's mixtures of the policy and the reference."""
+    tokens = torch.empty(recipe.answers, len(asked), LENGTH, dtype=torch.int64)
+    for some, mixtures in recipe.sources():
+        for k, (a, b) in enumerate(mixtures):
+            mixture = [(model, asked[some], weight) for model, weight in ((last, a), (start, b)) if weight]
+            tokens[k, some] = sample(mixture, rng).tokens
+    return [Answers(asked, each) for each in tokens]
 
 
 def selected(drawn: list[Answers], selection: Compared | Kept) -> Labelled | Judged:

@@ -24,7 +24,7 @@ def check_parts(method: Method) -> None:
     assert isinstance(recipe.objective, Objective)
     assert recipe.objective.reads in (Pairs, Singles, Rankings, Rollouts)
     assert recipe.mixtures, f"{method.key}: no distribution to draw from"
-    assert all(a + b > 0 for a, b in recipe.mixtures), f"{method.key}: a mixture of no weight"
+    assert all(a + b > 0 for a, b in recipe.mixtures + recipe.second), f"{method.key}: a mixture of no weight"
     assert recipe.begin in ("last", "start")
     assert recipe.anchor in ("last", "start")
 
