@@ -162,7 +162,7 @@ def tune(
 
 
 Feedback = Callable[[list[Answers], torch.Generator], Tensor]
-"""(k answers to each of n prompts, a generator) -> their scores, [n, k]."""
+"""(k answers to each of n prompts, a generator) -> their scores, [n, k]; or what else the recipe's `select` reads."""
 
 
 def gold_scores(drawn: list[Answers], rng: torch.Generator) -> Tensor:
@@ -200,8 +200,10 @@ def improve(
     for each in range(rounds):
         asked = random_prompts(prompts, rng)
         drawn = answered(recipe, last, start, asked, rng)
-        lengths = torch.stack([each.length for each in drawn], 1)
-        selection = recipe.select(feedback(drawn, rng) - recipe.token_price * lengths, rng)
+        scores = feedback(drawn, rng)
+        if recipe.token_price:
+            scores = scores - recipe.token_price * torch.stack([each.length for each in drawn], 1)
+        selection = recipe.select(scores, rng)
         if len(selection.row):
             data = selected(drawn, selection)
             source = given(data, batch) if len(selection.row) > batch else _whole(data)
