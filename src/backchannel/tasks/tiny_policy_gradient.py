@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,13 @@ class Credited(NamedTuple):
 
 
 Credit = Callable[[Rolled], Credited]
+
+
+class Beside(Protocol):
+    """What steps after an optimizer does: moving averages, resets."""
+
+    def step(self) -> Any:
+        """After each of its steps."""
 
 
 class Critic(nn.Module):
@@ -134,6 +141,7 @@ def policy_gradient(
     batch: int | None = None,
     critic: Critic | None = None,
     after: Callable[[int, AnswerLM, Rolled], None] | None = None,
+    beside: Callable[[list[Tensor]], Beside] | None = None,
 ) -> AnswerLM:
     """A copy of `start`, tuned on a reward by policy gradients with Adam, whose moments last from round to round.
 
@@ -152,10 +160,12 @@ def policy_gradient(
         batch: prompts in a step, whose answers stay together; None: all.
         critic: learns beside the policy, for an objective that reads values; changed in place.
         after: hears the number of each round, the model, which it may change in place, and what was drawn.
+        beside: of the policy's parameters: what steps after Adam.
     """
     model, rng = copy.deepcopy(start).requires_grad_(True), torch.Generator().manual_seed(seed)
     learned = [*model.parameters(), *([] if critic is None else (p for p in critic.parameters() if p.requires_grad))]
     stepper = torch.optim.Adam(learned, lr=learning_rate)
+    companion = None if beside is None else beside(list(model.parameters()))
     for each in range(rounds):
         rolled = roll(model, start, reward, random_prompts(prompts, rng), answers, beta, rng)
         credited = None if credit is None else credit(rolled)
@@ -167,6 +177,8 @@ def policy_gradient(
                 stepper.zero_grad()
                 ((loss * weight).sum() / weight.sum()).backward()
                 stepper.step()
+                if companion is not None:
+                    companion.step()
         if after is not None:
             after(each, model, rolled)
     return model.requires_grad_(False)

@@ -168,3 +168,23 @@ def test_who_hears_of_a_round_may_change_the_model():
 
     assert _same(policy_gradient(start, gold, reinforce(), nothing, 3, 4, 1, 1e-3, 0, after=back), start)
     assert rounds == [0, 1, 2]
+
+
+def test_what_stands_beside_adam_steps_with_it_and_holds_the_policy():
+    start, steps = _start(), []
+
+    class Back:
+        def __init__(self, parameters):
+            self.parameters, self.first = parameters, [each.detach().clone() for each in parameters]
+
+        @torch.no_grad()
+        def step(self):
+            steps.append(any(not torch.equal(a, b) for a, b in zip(self.parameters, self.first, strict=True)))
+            for now, then in zip(self.parameters, self.first, strict=True):
+                now.copy_(then)
+
+    tuned = policy_gradient(
+        start, gold, rloo(0.2), among(leave_one_out), 2, 4, 2, 1e-3, 0, epochs=2, batch=2, beside=Back
+    )
+    assert _same(tuned, start)
+    assert steps == [True] * 8  # two rounds of two epochs of two batches
