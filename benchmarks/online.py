@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from logs import ours, vowpal, write
+from marks import rewrite
 from peers import load
 
 from backchannel import play
@@ -295,15 +296,6 @@ def verdict(holds: bool, target: float) -> str:
     )
 
 
-def rewrite(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Put `text` between the marks of the file."""
-    page = path.read_text()
-    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
-        raise SystemExit(f"{path} must have one line {begin!r} and after it one {end!r}")
-    before, after = page[: page.index(begin)], page[page.index(end) :]
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the library against its peers.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -313,7 +305,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     found = measure(given.quick)
     if given.write:
-        rewrite(given.write, table(found))
+        rewrite(given.write, table(found), BEGIN, END)
     print(json.dumps(found) if given.json else table(found))
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from marks import rewrite
+
 BEGIN, END = "<!-- preference: benchmarks/preference.py writes it -->", "<!-- the end of preference -->"
 BETA, PAIRS, RANK = 0.1, 2, 8
 SMALL, LARGE = 49152, 262144  # vocabularies
@@ -241,11 +243,7 @@ def main() -> None:
         return
     text = "\n".join(table(given.quick))
     if given.write:
-        page = given.write.read_text()
-        if page.count(BEGIN) != 1 or page.count(END) != 1:
-            raise SystemExit(f"{given.write} must have the marks {BEGIN} and {END} once each")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        given.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        rewrite(given.write, text, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,11 @@ from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+from marks import rewrite
 
 HERE = Path(__file__).parent
+BEGIN = "<!-- the table of the service: benchmarks/serve.py writes it -->"
+END = "<!-- the end of the service -->"
 PORTS = {"backchannel": 8497, "FastAPI and River": 8498}
 SCRIPT = """
 local n, base = 0, tostring({}):sub(8)
@@ -209,7 +212,7 @@ def main() -> None:
     text = json.dumps(found) if given.json else table(found)
     print(text)
     if given.write:
-        write(given.write, table(found))
+        rewrite(given.write, table(found), BEGIN, END)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -231,14 +234,6 @@ def table(found: dict[str, Any]) -> str:
         met = value >= target if sign == ">=" else value <= target
         lines.append(f"| {what} | {value:,.4g} | {sign} {target:,}: {'met' if met else '**missed**'} |")
     return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    """Between the marks."""
-    first, last = "<!-- the table of the service: benchmarks/serve.py writes it -->", "<!-- the end of the service -->"
-    whole = path.read_text()
-    head, _, rest = whole.partition(first)
-    path.write_text(f"{head}{first}\n\n{text}\n\n{last}{rest.partition(last)[2]}")
 
 
 if __name__ == "__main__":

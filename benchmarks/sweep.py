@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from marks import rewrite
 
 ARMS, ROUNDS, REPLICATES, TURNS = 10, 10_000, 1000, 3
 LOSSES = [0.8, 0.8, 0.8, 0.8, 0.2, 0.8, 0.8, 0.8, 0.8, 0.8]
@@ -210,8 +211,6 @@ def main() -> None:
     fast = speeds(0.05 if given.quick else 0.5)
     text = table(rows, fast, left_out, replicates)
     if given.write:
-        from online import rewrite
-
         rewrite(given.write, text, BEGIN, END)
     print(json.dumps({"sweep": rows, "speeds": fast, "left_out": left_out}) if given.json else text)
 

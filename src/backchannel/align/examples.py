@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from backchannel.align.rationales import asked_why
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answer_kinds import Target, converted
 from backchannel.lm.answers import Preference, Ranked, Rated, Record
-from backchannel.parts.objectives import Objective, Pairs, Rankings, Scores, Singles, random_batch
+from backchannel.parts.objectives import Objective, Pairs, Rankings, Rollouts, Scores, Singles, random_batch
 
 KINDS: dict[type[Any], Target] = {Pairs: "pairs", Singles: "singles", Rankings: "rankings", Scores: "pairs"}
 
@@ -31,11 +33,14 @@ class Example(NamedTuple):
     answers: list[list[int]]
     facts: dict[str, float | bool | list[float]]
     before: tuple[float, ...] = ()  # log-probabilities of the answers under the reference, once they are known
+    why: tuple[list[int], list[int]] | None = (
+        None  # the question why, and the rationale, for an objective that reads it
+    )
 
     @property
     def size(self) -> int:
         """Tokens, where the prompt is read once."""
-        return len(self.prompt) + sum(map(len, self.answers))
+        return len(self.prompt) + sum(map(len, self.answers)) + sum(map(len, self.why or ()))
 
 
 def examples(
@@ -57,6 +62,8 @@ def examples(
         Example(record, encoded.prompt, encoded.answers, _facts(record))
         for record, encoded in encoder.each(told, skip_bad_rows)
     ]
+    if reads is Pairs and reads_field(objective, "rationale"):
+        found = _explained(found, encoder)
     if not found:
         raise ValueError(
             f"no record can be used as {_target(objective)}"
@@ -75,6 +82,15 @@ def examples(
             f"rankings must all have the same number of answers; there are some of {min(sizes)} and of {max(sizes)}"
         )
     return found, [f"{count:,} {why} were left out" for why, count in left.items()] + encoder.report.sentences()
+
+
+def _explained(found: list[Example], encoder: Encoder) -> list[Example]:
+    """Examples with their rationales in tokens."""
+    silent = sum(not isinstance(each.record, Preference) or each.record.rationale is None for each in found)
+    if silent:
+        raise ValueError(f"{silent:,} of {len(found):,} records have no rationale, and this objective needs it of all")
+    asked = [encoder(asked_why(each.record)) for each in found if isinstance(each.record, Preference)]
+    return [each._replace(why=(why.prompt, why.answers[0])) for each, why in zip(found, asked, strict=True)]
 
 
 def _target(objective: Objective[Any]) -> Target:
@@ -120,9 +136,12 @@ def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, befor
     Args:
         objective: says the kind.
         some: n examples with k answers each.
-        now: log-probabilities of all their answers in order, [n k]; of a reward model its scores.
+        now: log-probabilities of all their answers in order, [n k], with the rationale's behind each pair's where
+            examples have one; of a reward model its scores; for `Rollouts`, of each answer's tokens, [n, tokens].
         before: those under the reference; None: as the examples know them, or zeros where they are not needed.
     """
+    if objective.reads is Rollouts:
+        return _rollouts(some, now)
     n = len(some)
     now = now.reshape(n, -1)
     if before is None and objective.reference and objective.reads is not Scores:
@@ -138,12 +157,27 @@ def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, befor
 
     if objective.reads is Pairs:
         logs = now[:, 0], now[:, 1], then[:, 0], then[:, 1]
-        return Pairs(*logs, length[:, 0], length[:, 1], fact("strength"), fact("gap"))
+        why = now[:, 2] if now.shape[1] > 2 else None
+        return Pairs(*logs, length[:, 0], length[:, 1], fact("strength"), fact("gap"), why)
     if objective.reads is Singles:
         return Singles(now[:, 0], then[:, 0], length[:, 0], fact("good"), fact("score"))
     if objective.reads is Rankings:
         return Rankings(now, then, length, fact("score"))
     return Scores(now[:, 0], now[:, 1], fact("strength"), fact("gap"), fact("tie"))
+
+
+def _rollouts(some: Sequence[Example], now: Tensor) -> Rollouts:
+    """Answers token by token, with zeros behind their ends; `now` is [n, tokens]."""
+    facts: list[Any] = [each.facts for each in some]
+
+    def padded(name: str) -> Tensor:
+        rows = [torch.tensor(each[name], dtype=now.dtype, device=now.device) for each in facts]
+        return pad_sequence(rows, batch_first=True)
+
+    lengths = torch.tensor([len(each.answers[0]) for each in some], device=now.device)
+    mask = torch.arange(now.shape[1], device=now.device) < lengths[:, None]
+    advantage = torch.tensor([each["advantage"] for each in facts], dtype=now.dtype, device=now.device)
+    return Rollouts(now, padded("sampled"), padded("reference"), mask, advantage[:, None].expand_as(now))
 
 
 def weights(objective: Objective[Any], some: Sequence[Example]) -> Tensor:

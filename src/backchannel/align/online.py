@@ -20,7 +20,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -32,8 +31,9 @@ from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import reference_logs
 from backchannel.align.result import Settings, Tuned
+from backchannel.align.rollouts import PolicyGradient, rolled, token_logs
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import begin, digest, memory, ready, shape, training_arguments, versions
+from backchannel.align.start import begin, described, outfit, ready, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.align.tune import Tell, longest, saved, sums
 from backchannel.lm.answers import Rated, Record, Text
@@ -44,7 +44,7 @@ def improve(
     model: Any,
     tokenizer: Any,
     records: Iterable[Record],
-    recipe: Recipe,
+    recipe: Recipe | PolicyGradient,
     judge: Judge,
     out: Path,
     settings: Settings | None = None,
@@ -63,7 +63,7 @@ def improve(
         model: a causal model of transformers.
         tokenizer: its tokenizer.
         records: whose prompts are answered; what else they say is not read.
-        recipe: the method.
+        recipe: the method, or a policy gradient.
         judge: says how good answers are, and compares those from after with those from before.
         out: the folder.
         settings: how; `steps`, where it is above 0, and else `epochs` are those of each round.
@@ -82,42 +82,46 @@ def improve(
         raise ValueError(f"rounds and prompts must be 1 or more, not {rounds} and {prompts}")
     if not settings.lora and not hasattr(model, "peft_config"):
         raise ValueError("a recipe needs an adapter (lora above 0): without it the reference is gone after a round")
-    if any(a and b for a, b in recipe.mixtures):
-        raise ValueError("this recipe draws from mixtures of two models token by token, which is not supported here")
+    mixed = any(each != (1.0, 0.0) for _, mixtures in recipe.sources() for each in mixtures)
+    if sampler is not None and mixed and not hasattr(sampler, "mixing"):
+        raise ValueError("this recipe draws from mixtures with the reference, and the sampler that was given cannot")
     limit = longest(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=limit // 2, chat=settings.chat)
     train, held = _prompts(records, encoder, settings)
-    start = {
-        "method": method, "arguments": arguments or {}, "settings": msgspec.to_builtins(settings),
-        "records": digest([tokens for _, tokens in [*train, *held]]), "model": shape(model),
-    }  # fmt: skip
-    begin(out, start, resume=False)
+    read = [tokens for _, tokens in [*train, *held]]
+    begin(out, described(model, settings, method, arguments, read), resume=False)
     torch.manual_seed(settings.seed)
     args = training_arguments(out, settings)
     model = ready(model, settings, rewards=False).to(args.device)
     answers = Answers(model)
-    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature)
+    warm = 1.0 if isinstance(recipe, PolicyGradient) else settings.temperature
+    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, warm)
     asked = Asked(held[: settings.answers], draw, tokenizer, encoder.ends, settings.seed)
     early = asked.answers()
     first = copy.deepcopy(_adapter(model))
     order, rng = itertools.cycle(train), torch.Generator().manual_seed(settings.seed)
+    logs = token_logs(answers) if isinstance(recipe, PolicyGradient) else sums(answers)
     interrupt, guards, left, history = Interrupt(), Guards(), Counter[str](), []
     begun, steps = time.monotonic(), 0
     for each in range(rounds):
         tell(f"round {each + 1}: answering", each / rounds)
         some = list(itertools.islice(order, min(prompts, len(train))))
-        drawn = _drawn(model, recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
+        drawn = _drawn(recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
         texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
         kept, scores = _scores(judge, [text for text, _ in some], texts, left)
-        selection = recipe.select(scores, rng)
-        chosen = _examples(selection, [some[i] for i in kept], [drawn[i] for i in kept], left)
+        some, drawn = [some[i] for i in kept], [drawn[i] for i in kept]
+        if isinstance(recipe, PolicyGradient):
+            chosen = rolled(answers, recipe, some, drawn, scores)
+        else:
+            lengths = torch.tensor([[len(answer) for answer in row] for row in drawn]).reshape(scores.shape)
+            selection = recipe.select(scores - recipe.token_price * lengths, rng)
+            chosen = _measured(answers, _examples(selection, some, drawn, left), recipe)
         if not chosen:
             left["rounds without anything to learn from"] += 1
             continue
-        chosen = _measured(answers, chosen, recipe)
         if recipe.begin == "start":
             _restore(model, first)
-        loop = Loop(model, args, chosen, recipe.objective, sums(answers), [Progress(tell), interrupt, guards])
+        loop = Loop(model, args, chosen, recipe.objective, logs, [Progress(tell), interrupt, guards])
         with interrupt.listening():
             loop.train()
         seen = [log for log in loop.state.log_history if "loss" in log]
@@ -130,7 +134,6 @@ def improve(
     saved(out / "model", tokenizer)
     tell("answers after", 1.0)
     return Tuned(
-        model=str(getattr(model.config, "_name_or_path", "")),
         method=method,
         arguments=arguments or {},
         settings=settings,
@@ -143,12 +146,9 @@ def improve(
         steps=steps,
         finished=not interrupt.asked,
         seconds=seconds,
-        memory=memory(),
-        trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
-        parameters=sum(each.numel() for each in model.parameters()),
-        versions=versions(),
         notes=[*encoder.report.sentences(), *answers.notes, *guards.notes]
         + [f"{count:,} {why} were left out" for why, count in left.items()],
+        **outfit(model),
     )
 
 
@@ -171,19 +171,17 @@ def _encoded(encoder: Encoder, record: Record) -> list[int]:
     return encoder.prompt(record.prompt, record.continues)[-encoder.prompt_limit :]
 
 
-def _drawn(model: Any, recipe: Recipe, draw: Sampler, prompts: list[list[int]], seed: int) -> list[list[list[int]]]:
-    """k answers to each prompt, from the policy or from the reference as the recipe has it."""
-    sources = [recipe.mixtures[k % len(recipe.mixtures)] for k in range(recipe.answers)]
-    own = sum(1 for a, _ in sources if a)
-    policy = draw(prompts, own, seed) if own else [[] for _ in prompts]
-    other: list[list[list[int]]] = [[] for _ in prompts]
-    if own < recipe.answers:
-        with model.disable_adapter():
-            other = draw(prompts, recipe.answers - own, seed + 1_000_003)
-    rows = []
-    for mine, theirs in zip(policy, other, strict=True):
-        takes = iter(mine), iter(theirs)
-        rows.append([next(takes[0] if a else takes[1]) for a, _ in sources])
+def _drawn(recipe: Recipe | PolicyGradient, draw: Any, prompts: list[list[int]], seed: int) -> list[list[list[int]]]:
+    """k answers to each prompt, from the mixtures that the recipe has for it; a seed for each of a round's mixtures."""
+    rows: list[list[list[int]]] = [[] for _ in prompts]
+    seeds = itertools.count(seed, 1_000_003)
+    for some, mixtures in recipe.sources():
+        found = {}
+        for each in dict.fromkeys(mixtures):
+            source = draw if each == (1.0, 0.0) else draw.mixing(*each)
+            found[each] = [iter(answers) for answers in source(prompts[some], mixtures.count(each), next(seeds))]
+        for i, row in enumerate(rows[some]):
+            row.extend(next(found[each][i]) for each in mixtures)
     return rows
 
 

@@ -2,14 +2,19 @@
 
 A sampler is `sample(prompts, count, seed) -> [prompt][count] answers in tokens`, each with its end if it came to one;
 so that one that asks a server of its own can stand in its place.
+
+`Transformers(...).mixing(a, b)` draws token by token from p(token) proportional to policy(token)^a reference(token)^b:
+some recipes ask for that. The reference is the model with its adapter off.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 
 class Sampler(Protocol):
@@ -45,6 +50,15 @@ class Transformers:
             raise ValueError(f"most must be 1 or more and temperature at least 0, not {most} and {temperature}")
         self.model, self.ends, self.pad = model, list(ends), pad
         self.most, self.temperature, self.batch = most, temperature, batch
+        self.weights = 1.0, 0.0  # of the policy and of the reference
+
+    def mixing(self, policy: float, reference: float) -> Transformers:
+        """The same, of a mixture of the model and of itself without its adapter, which it must have if that counts."""
+        if reference and not hasattr(self.model, "disable_adapter"):
+            raise ValueError("a mixture with the reference needs a model with an adapter: that can be turned off")
+        other = copy.copy(self)
+        other.weights = policy, reference
+        return other
 
     def __call__(self, prompts: Sequence[list[int]], count: int, seed: int) -> list[list[list[int]]]:
         """`count` answers to each prompt. Torch's own generator is left as it was."""
@@ -75,6 +89,7 @@ class Transformers:
         drawn = self.model.generate(
             input_ids=rows,
             attention_mask=mask,
+            logits_processor=None if self.weights == (1.0, 0.0) else [_Mixture(self.model, mask, *self.weights)],
             max_new_tokens=self.most,
             eos_token_id=self.ends,
             pad_token_id=self.pad,
@@ -89,3 +104,32 @@ class Transformers:
         """Up to the first end, which is the answer's own; what fills up behind it is not."""
         last = next((i + 1 for i, token in enumerate(answer) if token in self.ends), len(answer))
         return answer[:last]
+
+
+class _Mixture:
+    """Logits of a mixture: the reference reads what was drawn along with the policy, with a cache of its own."""
+
+    def __init__(self, model: Any, mask: Tensor, policy: float, reference: float):
+        self.model, self.mask, self.weights = model, mask, (policy, reference)
+        self.cache, self.read = None, 0  # what the reference has read: its cache, and how many tokens
+
+    def __call__(self, tokens: Tensor, logits: Tensor) -> Tensor:
+        """tokens [n, t], the policy's logits of the next one [n, vocabulary] -> the mixture's."""
+        a, b = self.weights
+        return a * logits + b * self._reference(tokens) if b else a * logits
+
+    def _reference(self, tokens: Tensor) -> Tensor:
+        grown = tokens.shape[1] - self.mask.shape[1]
+        mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), grown)], 1)
+        places = (mask.cumsum(1) - 1).clamp_min(0)  # prompts are filled up on their left
+        with self.model.disable_adapter():
+            out = self.model(
+                input_ids=tokens[:, self.read :],
+                attention_mask=mask,
+                position_ids=places[:, self.read :],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.cache, self.read = out.past_key_values, tokens.shape[1]
+        last: Tensor = out.logits[:, -1].float()
+        return last

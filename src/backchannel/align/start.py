@@ -7,9 +7,11 @@ import json
 import os
 import resource
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from transformers import TrainingArguments
 
@@ -40,6 +42,17 @@ def begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
         if earlier.get(name) != now[name]:
             raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
     return Path(last)
+
+
+def described(model: Any, settings: Settings, method: str, arguments: dict[str, Any] | None, records: Any) -> Any:
+    """What a run is begun with, and must be resumed with; `records` are the tokens of all that is read."""
+    return {
+        "method": method,
+        "arguments": arguments or {},
+        "settings": msgspec.to_builtins(settings),
+        "records": digest(records),
+        "model": shape(model),
+    }
 
 
 def shape(model: Any) -> str:
@@ -75,7 +88,9 @@ def ready(model: Any, settings: Settings, rewards: bool) -> Any:
         target_modules="all-linear",
         task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks transformers for a name that is going to change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
@@ -119,11 +134,22 @@ def memory() -> int:
     return int(most) if sys.platform == "darwin" else 1024 * int(most)
 
 
-def versions() -> dict[str, str]:
-    """Of what computes."""
+def outfit(model: Any) -> dict[str, Any]:
+    """What a result says of the model and of what computed: fields of `Tuned`."""
     import transformers
 
-    return {"backchannel": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
+    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    return {
+        "model": str(getattr(model.config, "_name_or_path", "")),
+        "trainable": sum(many for many, learns in sizes if learns),
+        "parameters": sum(many for many, _ in sizes),
+        "memory": memory(),
+        "versions": {
+            "backchannel": __version__,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+        },
+    }
 
 
 def _half(settings: Settings) -> bool:

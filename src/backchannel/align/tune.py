@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from backchannel.align.reference import kept_logs
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import begin, digest, memory, ready, shape, training_arguments, versions
+from backchannel.align.start import begin, described, outfit, ready, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Scores, Singles
@@ -89,13 +88,8 @@ def tune(
     if objective.reads is Singles and reads_field(objective, "baseline"):
         notes.append("this objective's reference point stays at 0: it is not estimated while training goes on")
     train, held = split(every, settings.held_out, settings.seed)
-    start = {
-        "method": method,
-        "arguments": arguments or {},
-        "settings": msgspec.to_builtins(settings),
-        "records": digest([[each.prompt, each.answers, each.facts] for each in every]),
-        "model": shape(model),
-    }
+    read = [[each.prompt, each.answers, each.facts] for each in every]
+    start = described(model, settings, method, arguments, read)
     checkpoint = begin(out, start, resume)
     torch.manual_seed(settings.seed)
     args = training_arguments(out, settings)
@@ -129,7 +123,6 @@ def tune(
     tell("answers after", 0.0)
     late = asked.answers()
     return Tuned(
-        model=str(getattr(model.config, "_name_or_path", "")),
         method=method,
         arguments=arguments or {},
         settings=settings,
@@ -142,22 +135,26 @@ def tune(
         steps=loop.state.global_step,
         finished=not interrupt.asked,
         seconds=seconds,
-        memory=memory(),
-        trainable=sum(each.numel() for each in model.parameters() if each.requires_grad),
-        parameters=sum(each.numel() for each in model.parameters()),
-        versions=versions(),
         notes=notes + guards.notes,
+        **outfit(model),
     )
 
 
 def sums(answers: Answers) -> Logs:
-    """Sums of log-probabilities; the model is the one in `answers`."""
+    """Sums of log-probabilities, a rationale's behind its pair's; the model is the one in `answers`."""
 
     def logs(model: nn.Module, some: Sequence[Example]) -> Tensor:
-        found: Tensor = answers([each.prompt for each in some], [each.answers for each in some]).sums()
+        asked = [part for each in some for part in _parts(each)]
+        found: Tensor = answers([prompt for prompt, _ in asked], [given for _, given in asked]).sums()
         return found
 
     return logs
+
+
+def _parts(example: Example) -> list[tuple[list[int], list[list[int]]]]:
+    """The prompt with its answers and, where a rationale is learned, the question why with it."""
+    asked = [(example.prompt, example.answers)]
+    return asked if example.why is None else [*asked, (example.why[0], [example.why[1]])]
 
 
 def longest(model: Any, asked: int) -> int:

@@ -64,6 +64,12 @@ def align(
     save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Of drawing and learning.", rich_help_panel=DRAWING)] = 3,
     prompts: Annotated[int, typer.Option(min=1, help="In a round.", rich_help_panel=DRAWING)] = 64,
+    group: Annotated[
+        int, typer.Option(min=2, help="Answers to a prompt, for policy gradients.", rich_help_panel=DRAWING)
+    ] = 4,
+    price: Annotated[
+        float, typer.Option(help="Of leaving the reference, per nat, for them.", rich_help_panel=DRAWING)
+    ] = 0.0,
     skip_bad_rows: SkipBadRows = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -79,6 +85,7 @@ def align(
     from backchannel.align.examples import KINDS
     from backchannel.align.read import read
     from backchannel.align.result import Settings
+    from backchannel.align.rollouts import PolicyGradient
     from backchannel.cli.folder import check
     from backchannel.cli.progress import bar
 
@@ -87,9 +94,9 @@ def align(
         chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
         save=save, seed=seed,
     )  # fmt: skip
-    recipe = hasattr(made, "select")
-    if not recipe and made.reads not in KINDS:
-        raise ValueError(f"{method} is a loss of answers token by token with advantages, for loops of one's own")
+    if not hasattr(made, "select") and made.reads not in KINDS:
+        made = PolicyGradient(made, group, price)
+    recipe = hasattr(made, "answers")
     check(out)
     records = read(data, skip_bad_rows=skip_bad_rows)
     first = next(iter(records))  # what cannot be read is said before a model is loaded

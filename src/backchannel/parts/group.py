@@ -14,7 +14,6 @@ default group: then any trainer may run on one process each, as if it were alone
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +28,8 @@ from torch.distributed.distributed_c10d import (  # type: ignore[attr-defined]
     AllgatherOptions,
     BroadcastOptions,
 )
+
+from backchannel.parts.patience import within
 
 GRACE = 1.0  # seconds that the others may be later than us, where a collective broke at once
 _numbers = itertools.count()
@@ -112,10 +113,9 @@ class Group:
         if self._store is None:
             return "a process is gone"
         try:
-            found = _within(2 * GRACE, self._missing)
-        except RuntimeError:
-            found = None
-        return found or "the process that keeps the store is gone or does not answer"
+            return str(within(2 * GRACE, self._missing))
+        except (RuntimeError, TimeoutError):
+            return "the process that keeps the store is gone or does not answer"
 
     def _missing(self) -> str:
         end = time.monotonic() + GRACE
@@ -168,44 +168,23 @@ def connect(address: str, rank: int, size: int, limit: float = 300.0) -> Group:
         raise ValueError(f"rank must lie in 0 to {size - 1}, not {rank}")
     if not limit > 0:
         raise ValueError(f"limit must be positive, not {limit}")
-    within, waiting = timedelta(seconds=limit), [0]
+    span, waiting = timedelta(seconds=limit), [0]
 
     def meet() -> Any:
-        store = TCPStore(host, int(port), size, rank == 0, within, wait_for_workers=False)
+        store = TCPStore(host, int(port), size, rank == 0, span, wait_for_workers=False)
         store.set(f"here/{rank}", "")
         for waiting[0] in range(size):
-            store.wait([f"here/{waiting[0]}"], within)
+            store.wait([f"here/{waiting[0]}"], span)
         return store
 
     try:
-        store = _within(2 * limit, meet)
-    except RuntimeError as error:
+        store = within(2 * limit, meet)
+    except (RuntimeError, TimeoutError) as error:
         if rank == 0 and "EADDRINUSE" in str(error):
             raise RuntimeError(f"the port of {address} is in use") from error
-        store = None
-    if store is None:
-        raise RuntimeError(f"process {waiting[0]} did not come to {address} within {limit:g} seconds")
-    processes = dist.ProcessGroupGloo(PrefixStore("gloo", store), rank, size, within)
+        raise RuntimeError(f"process {waiting[0]} did not come to {address} within {limit:g} seconds") from error
+    processes = dist.ProcessGroupGloo(PrefixStore("gloo", store), rank, size, span)
     return Group(processes, store)
-
-
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What `call` returns or raises, or None if it takes longer: a store that does not answer holds a thread alone."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append((call(), None))
-        except RuntimeError as error:
-            found.append((None, error))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    value, error = found[0] if found else (None, None)
-    if error is not None:
-        raise error
-    return value
 
 
 def _limit(group: Any) -> timedelta | None:

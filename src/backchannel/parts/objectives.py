@@ -44,6 +44,7 @@ class Pairs(NamedTuple):
     rejected_length: Tensor | None = None
     strength: Tensor | None = None  # the probability that the chosen answer is the better one
     gap: Tensor | None = None  # by how much its reward is higher, where rewards are known
+    rationale: Tensor | None = None  # log-probability under the policy of why, after the prompt and both answers
 
 
 class Singles(NamedTuple):
@@ -107,12 +108,15 @@ class Objective(Generic[B]):
         reference: False if the reference's log-probabilities are never read, so that none need be computed.
         weight: how much each example counts in the mean, [n]; None: evenly. A mean over tokens is a mean over answers
             that count as their length.
+        credit: of losses over `Rollouts` that need no critic: the advantages of k answers to each of n prompts, [n, k],
+            from their rewards.
     """
 
     loss: Callable[[B], tuple[Tensor, Any]]
     reads: type[B]
     reference: bool = True
     weight: Callable[[B], Tensor] | None = None
+    credit: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, batch: B) -> tuple[Tensor, Any]:
         """The loss of each example, [n], and what to log."""
@@ -152,6 +156,7 @@ def swapped(pairs: Pairs) -> Pairs:
         pairs.chosen_length,
         None if pairs.strength is None else 1 - pairs.strength,
         None if pairs.gap is None else -pairs.gap,
+        pairs.rationale,
     )
 
 
@@ -182,7 +187,7 @@ def random_batch(reads: type[Any], n: int, seed: int) -> Any:
 
     if reads is Pairs:
         pairs = random_pairs(n, seed)
-        return Pairs(*pairs[:4], lengths(n), lengths(n), chance(), 3 * chance())
+        return Pairs(*pairs[:4], lengths(n), lengths(n), chance(), 3 * chance(), logs(n))
     if reads is Singles:
         good = torch.arange(n) % 2 == 0
         return Singles(logs(n), logs(n), lengths(n), good, torch.where(good, chance(), -chance()), chance())

@@ -49,6 +49,7 @@ class Kept(NamedTuple):
 
 
 Selection = Compared | Kept
+Sources = list[tuple[slice, list[tuple[float, float]]]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Recipe:
     second: tuple[tuple[float, float], ...] = ()
     token_price: float = 0.0
 
-    def sources(self) -> list[tuple[slice, list[tuple[float, float]]]]:
+    def sources(self) -> Sources:
         """Which prompts of a round are answered from which mixtures: (a, b) of each of the k answers."""
         shares = [(slice(0, None), self.mixtures)]
         if self.second:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
+
+from backchannel.parts.patience import within
 
 _HEAD = struct.Struct("<IH")  # of a message: the worker, and how many bytes follow
 _COMES, _LEAVES = 0xFFFF, 0xFFFE  # in the place of how many: an announcement and a goodbye
@@ -160,26 +161,15 @@ class Rounds:
         return True
 
     def _ask(self, what: str, *arguments: Any, limit: float = 0.0) -> Any:
-        """Call the store from a thread, for a store whose machine is gone may never answer."""
-        found: list[tuple[Any, Exception | None]] = []
-
-        def ask() -> None:
-            try:
-                found.append((getattr(self.store, what)(*arguments), None))
-            except RuntimeError as error:
-                found.append((None, error))
-
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(limit or self.limit)
-        if not found:
-            raise ConnectionError(f"the store has not answered within {limit or self.limit} seconds")
-        value, error = found[0]
-        if what == "wait" and isinstance(error, dist.DistStoreError):
-            raise TimeoutError(str(error))
-        if error is not None:
+        """Call the store, which may never answer if its machine is gone."""
+        try:
+            return within(limit or self.limit, lambda: getattr(self.store, what)(*arguments))
+        except TimeoutError:
+            raise ConnectionError(f"the store has not answered within {limit or self.limit} seconds") from None
+        except RuntimeError as error:
+            if what == "wait" and isinstance(error, dist.DistStoreError):
+                raise TimeoutError(str(error)) from error
             raise ConnectionError(f"the store does not answer: {error}") from error
-        return value
 
 
 class RoundLog:

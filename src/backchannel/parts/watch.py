@@ -19,6 +19,7 @@ nobody is named for it (`parts/probe.py` tells links apart).
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import warnings
@@ -71,6 +72,7 @@ class Watch:
         self.begin()
         self._thread = threading.Thread(target=self._guard, name="backchannel-watch", daemon=True)
         self._thread.start()
+        atexit.register(self._end)  # of a program that ends without closing
 
     def begin(self) -> None:
         """A round begins now: what was before is nobody's computing."""
@@ -106,13 +108,17 @@ class Watch:
     def close(self) -> None:
         """Wait for what is on its way, and judge what of it arrives."""
         wait(self._answers)
-        self._over.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(10 * LOOK)  # it may ask a store that does not answer
+        self._end()
+        atexit.unregister(self._end)
         for answer in self._answers:
             if answer.exception() is None:
                 self._hear(answer.result())
         self._answers.clear()
+
+    def _end(self) -> None:
+        self._over.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(10 * LOOK)  # it may ask a store that does not answer
 
     def _raise(self) -> None:
         """What `isolate` raised of a hang."""

@@ -96,7 +96,7 @@ def grpo(
             mean = mean * mask.sum(1) / longest
         return mean, Info(mean_of_tokens(past.to(rho.dtype), mask), mean_of_tokens(price, mask).detach())
 
-    return Objective(objective, Rollouts, reference=beta > 0)
+    return Objective(objective, Rollouts, reference=beta > 0, credit=group_advantage)
 
 
 def group_advantage(rewards: Tensor, scale: bool = True) -> Tensor:

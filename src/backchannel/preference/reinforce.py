@@ -64,4 +64,9 @@ def reinforce() -> Objective[Rollouts]:
         advantage = torch.where(rollouts.mask, rollouts.advantage, zero)
         return -(advantage * logs).sum(1), Info(logs.detach().sum(1))  # (11)
 
-    return Objective(objective, Rollouts, reference=False)
+    return Objective(objective, Rollouts, reference=False, credit=centred)
+
+
+def centred(rewards: Tensor) -> Tensor:
+    """Advantages of k answers to each of n prompts, [n, k]: their rewards less the mean of all."""
+    return rewards - rewards.mean()

@@ -76,7 +76,7 @@ def rloo(epsilon: float) -> Objective[Rollouts]:
         loss = clipped(rho, advantage, epsilon, epsilon)  # (2)
         return loss, Info(rho.detach())
 
-    return Objective(objective, Rollouts, reference=False)
+    return Objective(objective, Rollouts, reference=False, credit=leave_one_out)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ pytest.importorskip("transformers", reason="samplers draw from models of transfo
 
 from backchannel.align.evaluate import drawn  # noqa: E402
 from backchannel.align.judges import Compared, Scored, plain, scored  # noqa: E402
+from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.sampler import Transformers  # noqa: E402
+from backchannel.align.start import ready  # noqa: E402
 from backchannel.lm.protocol import LanguageModelError, Reply, system, user  # noqa: E402
 from backchannel.testing.small_models import small_llama  # noqa: E402
 
@@ -129,6 +131,35 @@ def test_answers_are_those_of_the_model_one_by_one():
             if token == END:
                 break
         assert answer == seen[len(prompt) :]
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.5, -0.5), (0.4, 0.6), (0.0, 1.0), (2.0, 0.0)])
+def test_mixtures_are_those_of_the_policy_and_the_reference(a, b):
+    torch.manual_seed(0)
+    model = ready(small_llama(initializer_range=0.3), Settings(lora=4), rewards=False).eval()
+    for name, each in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(each, std=0.3)
+    prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11]]
+    draw = Transformers(model, [END], pad=END, most=6, temperature=0.0, batch=3)
+    found = draw.mixing(a, b)(prompts, 1, seed=0)
+    assert found == draw.mixing(a, b)(prompts, 1, seed=0)  # nothing is left of the first time
+    for prompt, (answer,) in zip(prompts, found, strict=True):
+        for i, token in enumerate(answer):
+            seen = torch.tensor([prompt + answer[:i]])
+            with torch.no_grad():
+                policy = model(seen).logits[0, -1]
+                with model.disable_adapter():
+                    reference = model(seen).logits[0, -1]
+            assert token == int((a * policy + b * reference).argmax())
+    assert (a, b) == (2.0, 0.0) or found != draw(prompts, 1, seed=0)
+
+
+def test_a_mixture_with_the_reference_needs_an_adapter():
+    draw = Transformers(small_llama(), [END], pad=END)
+    assert draw.mixing(2.0, 0.0).weights == (2.0, 0.0)
+    with pytest.raises(ValueError, match="needs a model with an adapter"):
+        draw.mixing(1.5, -0.5)
 
 
 def test_draws_follow_the_seed_and_leave_torchs_generator_alone():

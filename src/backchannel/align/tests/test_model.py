@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 
 import pytest
 
@@ -14,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from backchannel.align import packing  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
 from backchannel.align.tests.tiny_models import ANSWERS, PROMPTS, SHORT, one_by_one, same, slopes, tiny  # noqa: E402
+from backchannel.lm.local import smollm2_file  # noqa: E402
 
 PACKED = ["llama", "llama tied", "qwen2", "qwen3", "gemma3", "gpt2", "mistral", "phi", "olmo2", "cohere", "granite"]
 SINGLE = ("gemma3", "cohere")  # have parts that compute in 32 bits whatever they are given
@@ -252,11 +252,11 @@ def test_an_encoder_with_a_decoder_is_refused():
         Answers(transformers.T5ForConditionalGeneration(config))
 
 
-@pytest.mark.skipif("BACKCHANNEL_SMOLLM2" not in os.environ, reason="BACKCHANNEL_SMOLLM2 must name the model's file")
+@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
 def test_known_smollm2():
     from backchannel.align.load import load_model
 
-    model, tokenizer = load_model(os.environ["BACKCHANNEL_SMOLLM2"])
+    model, tokenizer = load_model(str(smollm2_file()))
     answers = Answers(model)
     assert answers.notes == ()
     turns = [{"role": "user", "content": "What is the capital of France?"}]

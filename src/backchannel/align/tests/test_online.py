@@ -89,19 +89,31 @@ def _copy(model):
     return [each.clone() for each in online._adapter(model).values()]
 
 
-def test_some_answers_come_from_the_reference(tmp_path):
-    drawn = []
+class _Named:
+    """A sampler whose answers tell of which mixture they are, and the how manieth."""
 
-    def draw(prompts, count, seed):
-        drawn.append(count)
-        return [[[3 + (seed + i + j) % 20, 1] for j in range(count)] for i in range(len(prompts))]
+    def __init__(self, *mixture):
+        self.mixture = mixture
 
-    recipe = Recipe(3, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)))
-    improve(
-        small_llama(), word_tokenizer(), word_pairs(20), recipe, JUDGE, tmp_path, Settings(answers=0, micro=8),
-        rounds=1, prompts=8, sampler=draw,
-    )  # fmt: skip
-    assert drawn == [2, 1]
+    def mixing(self, policy, reference):
+        return _Named(policy, reference)
+
+    def __call__(self, prompts, count, seed):
+        return [[(*prompt, self.mixture, j) for j in range(count)] for prompt in prompts]
+
+
+def test_answers_come_from_the_mixtures_of_the_recipe():
+    recipe = Recipe(3, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)), second=((1.5, -0.5), (0.5, 0.5)))
+    found = online._drawn(recipe, _Named(1.0, 0.0), [[0], [1], [2]], 0)
+    for i in (0, 2):
+        assert found[i] == [(i, (1.0, 0.0), 0), (i, (0.0, 1.0), 0), (i, (1.0, 0.0), 1)]
+    assert found[1] == [(1, (1.5, -0.5), 0), (1, (0.5, 0.5), 0), (1, (1.5, -0.5), 1)]
+
+
+def test_a_recipe_of_mixtures_improves_a_model(tmp_path):
+    recipe = Recipe(2, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)), second=((1.2, -0.2), (0.8, 0.2)))
+    found = _improve(tmp_path, recipe, rounds=2, **FEW)
+    assert found.steps == 4
 
 
 def test_scores_are_shares_of_wins_where_the_judge_has_none():
@@ -134,5 +146,6 @@ def test_what_cannot_be(tmp_path):
         _improve(tmp_path, rounds=0)
     with pytest.raises(ValueError, match="a recipe needs an adapter"):
         _improve(tmp_path, lora=0)
-    with pytest.raises(ValueError, match="mixtures of two models token by token"):
-        _improve(tmp_path, Recipe(2, _select, dpo(0.1), mixtures=((1.5, -0.5),)))
+    recipe = Recipe(2, _select, dpo(0.1), mixtures=((1.5, -0.5),))
+    with pytest.raises(ValueError, match="the sampler that was given cannot"):
+        improve(small_llama(), word_tokenizer(), word_pairs(9), recipe, JUDGE, tmp_path, sampler=lambda *_: [])

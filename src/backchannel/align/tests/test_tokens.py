@@ -1,7 +1,5 @@
 """Tokens: each rule of the encoder, beside what goes wrong without it."""
 
-import os
-
 import pytest
 
 transformers = pytest.importorskip("transformers", reason="tokenizers are those of transformers")
@@ -11,6 +9,7 @@ from backchannel.align.template import RecordError  # noqa: E402
 from backchannel.align.tokens import Encoded, Encoder  # noqa: E402
 from backchannel.ledger.problems import LogError  # noqa: E402
 from backchannel.lm.answers import Preference, Ranked, Rated  # noqa: E402
+from backchannel.lm.local import smollm2_file  # noqa: E402
 from backchannel.lm.protocol import assistant, system, user  # noqa: E402
 
 MARKS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
@@ -376,12 +375,10 @@ def test_limits_that_make_no_sense(limits, words):
         Encoder(tokenizer(), **dict(zip(names, limits, strict=False)))
 
 
+@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
 def test_smollm2():
-    path = os.environ.get("BACKCHANNEL_SMOLLM2")
-    if not path:
-        pytest.skip("BACKCHANNEL_SMOLLM2 names no GGUF file of SmolLM2-135M-Instruct")
-    pytest.importorskip("gguf", reason="the tokenizer lies in a GGUF file")
-    own = transformers.AutoTokenizer.from_pretrained(os.path.dirname(path), gguf_file=os.path.basename(path))
+    path = smollm2_file()
+    own = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     encoder = Encoder(own, 200)
     found = encoder(pair())
     assert isinstance(found, Encoded)

@@ -1,7 +1,6 @@
 """`align`, as it is typed: a model is tuned, judged and shown; what is wrong is one sentence."""
 
 import json
-import os
 
 import pytest
 
@@ -13,6 +12,7 @@ from typer.testing import CliRunner  # noqa: E402
 from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.write import write  # noqa: E402
 from backchannel.cli import align, app, methods  # noqa: E402
+from backchannel.lm.local import smollm2_file  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
@@ -121,9 +121,9 @@ def test_the_list_of_objectives():
     assert {"dpo", "cdpo", "rdpo"} <= {each["key"] for each in json.loads(found.stdout)}
 
 
-@pytest.mark.skipif("BACKCHANNEL_SMOLLM2" not in os.environ, reason="BACKCHANNEL_SMOLLM2 names no GGUF file of SmolLM2")
+@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
 def test_a_gguf_file_can_be_trained():
-    model, tokenizer = load_model(os.environ["BACKCHANNEL_SMOLLM2"])
+    model, tokenizer = load_model(str(smollm2_file()))
     assert getattr(model, "hf_quantizer", None) is None
     assert all(each.dtype == torch.float32 for each in model.parameters())
     assert tokenizer.chat_template is not None

@@ -81,7 +81,9 @@ def made(records, kind):
 
 
 def test_pairs_of_rankings():
-    ranked = Ranked(ASKED, ["a", "b", "c"], [3.0, 1.0, 1.0], "because", "Ada", "r", meta={"x": 1})
+    ranked = Ranked(
+        ASKED, ["a", "b", "c"], [3.0, 1.0, 1.0], rationale="because", annotator="Ada", id="r", meta={"x": 1}
+    )
     more = {"rationale": "because", "annotator": "Ada", "meta": {"x": 1}}
     found, left = made([ranked], "pairs")
     assert found == [

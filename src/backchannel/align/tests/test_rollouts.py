@@ -1,0 +1,102 @@
+"""Policy gradients on a small model: what is credited with what, and that it improves."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="rollouts are torch's")
+pytest.importorskip("peft", reason="adapters are those of peft")
+
+from backchannel.align.examples import batch  # noqa: E402
+from backchannel.align.judges import Scored  # noqa: E402
+from backchannel.align.model import Answers  # noqa: E402
+from backchannel.align.online import improve  # noqa: E402
+from backchannel.align.result import Settings  # noqa: E402
+from backchannel.align.rollouts import PolicyGradient, rolled, token_logs  # noqa: E402
+from backchannel.align.start import ready  # noqa: E402
+from backchannel.preference.grpo import grpo  # noqa: E402
+from backchannel.preference.ppo import ppo  # noqa: E402
+from backchannel.preference.reinforce import reinforce  # noqa: E402
+from backchannel.preference.rloo import leave_one_out, rloo  # noqa: E402
+from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
+PROMPTS = [("p", [3, 4, 5]), ("q", [6])]
+DRAWN = [[[7, 8, 1], [9]], [[10, 1], [11, 12]]]
+SCORES = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+
+
+def _answers(moved=True):
+    """A model with an adapter, which has moved from the reference or has not."""
+    torch.manual_seed(0)
+    model = ready(small_llama(initializer_range=0.3), Settings(lora=4), rewards=False)
+    if moved:
+        with torch.no_grad():
+            for name, each in model.named_parameters():
+                if "lora_B" in name:
+                    each.add_(0.3 * torch.randn_like(each))
+    return Answers(model)
+
+
+def _by_hand(answers, prompt, answer):
+    seen = torch.tensor([prompt + answer])
+    with torch.no_grad():
+        logs = torch.log_softmax(answers.model(seen).logits[0].float(), -1)
+    return [float(logs[len(prompt) + i - 1, token]) for i, token in enumerate(answer)]
+
+
+def test_tokens_are_known_as_of_now_and_under_the_reference():
+    answers = _answers()
+    some = rolled(answers, PolicyGradient(grpo(0.2, 0.04), 2), PROMPTS, DRAWN, SCORES)
+    assert [each.answers for each in some] == [[answer] for row in DRAWN for answer in row]
+    read = batch(grpo(0.2, 0.04), some, token_logs(answers)(answers.model, some))
+    assert read.mask.sum(1).tolist() == [3, 1, 2, 2]
+    for i, each in enumerate(some):
+        (answer,), many = each.answers, len(each.answers[0])
+        now = _by_hand(answers, each.prompt, answer)
+        with answers.model.disable_adapter():
+            before = _by_hand(answers, each.prompt, answer)
+        assert now != pytest.approx(before, abs=1e-2)
+        assert read.policy[i, :many].tolist() == pytest.approx(now, abs=1e-5)
+        assert read.sampled[i, :many].tolist() == pytest.approx(now, abs=1e-5)
+        assert read.reference[i, :many].tolist() == pytest.approx(before, abs=1e-5)
+    centred = (SCORES - SCORES.mean(1, keepdim=True)) / (SCORES.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(read.advantage[:, 0].detach(), centred.flatten())
+    torch.testing.assert_close(read.advantage, read.advantage[:, :1].expand_as(read.advantage))
+
+
+def test_who_leaves_the_reference_pays():
+    answers = _answers()
+    free = rolled(answers, PolicyGradient(rloo(0.2), 2), PROMPTS, DRAWN, SCORES)
+    assert all(set(each.facts["reference"]) == {0.0} for each in free)  # nothing was asked of it
+    paid = rolled(answers, PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
+    away = torch.tensor([sum(each.facts["sampled"]) - sum(each.facts["reference"]) for each in paid]).reshape(2, 2)
+    expected = leave_one_out(SCORES - 0.7 * away)
+    assert [each.facts["advantage"] for each in paid] == pytest.approx(expected.flatten().tolist(), abs=1e-5)
+    same = rolled(_answers(moved=False), PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
+    assert [each.facts["advantage"] for each in same] == pytest.approx([1.0, -1.0, -1.5, 1.5], abs=1e-5)
+
+
+def test_plain_rewards_are_centred_over_a_round():
+    some = rolled(_answers(), PolicyGradient(reinforce(), 2), PROMPTS, DRAWN, SCORES)
+    assert [each.facts["advantage"] for each in some] == pytest.approx([0.125, -0.875, -0.375, 1.125])
+
+
+@pytest.mark.parametrize("objective", [grpo(0.2, 0.0), rloo(0.2), reinforce()], ids=["grpo", "rloo", "reinforce"])
+def test_a_model_improves_by_policy_gradients(tmp_path, objective):
+    found = improve(
+        small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(objective, 4),
+        Scored(good_words, "good_words"), tmp_path,
+        Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
+        rounds=4, prompts=32,
+    )  # fmt: skip
+    assert found.drawn.scores[1] > found.drawn.scores[0] + 0.5
+    assert found.steps == 4 * 2 * 8
+    assert found.drawn.divergence > 0.1
+
+
+def test_what_cannot_be():
+    with pytest.raises(ValueError, match="needs a critic"):
+        PolicyGradient(ppo(0.2, 0.1))
+    with pytest.raises(ValueError, match="answers must be 2 or more"):
+        PolicyGradient(rloo(0.2), 1)
+    with pytest.raises(ValueError, match="price of leaving the reference"):
+        PolicyGradient(rloo(0.2), 2, price=-1.0)
