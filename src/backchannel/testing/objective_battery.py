@@ -106,11 +106,16 @@ def check_gradient(method: Method) -> None:
 
 
 def check_direction(method: Method) -> None:
-    """At the reference itself, a step down the loss makes the better answer more likely than the worse one."""
+    """At the reference itself, a step down the loss makes the better answer more likely than the worse one.
+
+    Rewards are near 0: a loss with smoothed labels pulls back what is far.
+    """
     objective = method.example()
     batch = random_batch(objective.reads, 6, seed=4)
     if isinstance(batch, Pairs):
         batch = batch._replace(policy_chosen=batch.reference_chosen, policy_rejected=batch.reference_rejected)
+    elif isinstance(batch, Scores):
+        batch = batch._replace(chosen=batch.chosen / 10, rejected=batch.rejected / 10)
     elif isinstance(batch, (Singles, Rankings)):
         batch = batch._replace(policy=batch.reference)
     elif isinstance(batch, Rollouts):  # one advantage for each answer, since some objectives weigh whole answers
