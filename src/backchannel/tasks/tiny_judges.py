@@ -1,8 +1,8 @@
 """Judges that grow out of the tiny language model of `tasks/tiny_answers.py`.
 
 A `PairJudge` reads two answers to a prompt with the layers of a language model, a copy of its own, and says how likely
-the first is the better one. Its head sees both readings and their order, so that it may prefer a place; and it may have
-dropout, in training and, where somebody asks for it, in judging.
+the first is the better one. Its head gives each reading a number, and the first place another, so that it may prefer a
+place; and it may have dropout, in training and, where somebody asks for it, in judging.
 
 `learn_to_answer_and_judge` makes one model for both: after a prompt that is marked `ASK` and an answer, its next token
 says how many points the answer gets. The same layers and the same output answer plain prompts.
@@ -35,8 +35,9 @@ class PairJudge(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(2 * width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
+                nn.Dropout(dropout), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1)
             )
+        self.place = nn.Parameter(torch.zeros(1))
 
     def read(self, answers: Answers) -> Tensor:
         """[n, width]: the mean over the answer's hidden states."""
@@ -47,7 +48,7 @@ class PairJudge(nn.Module):
 
     def compare(self, one: Tensor, other: Tensor) -> Tensor:
         """Log-odds from two readings: [...]."""
-        out: Tensor = self.head(torch.cat([one, other], -1))
+        out: Tensor = self.head(one) - self.head(other) + self.place
         return out[..., 0]
 
     def forward(self, one: Answers, other: Answers) -> Tensor:
