@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from backchannel.align.evaluate import drawn
-from backchannel.align.judges import Judge
+from backchannel.align.judges import Judge, tried
 from backchannel.align.model import Answers
 from backchannel.align.reference import reference_logs
 from backchannel.align.result import Drawn
@@ -32,6 +32,10 @@ class Asked:
         if not self.prompts:
             return []
         return [each[0] for each in self.draw([tokens for _, tokens in self.prompts], 1, self.seed)]
+
+    def tried(self, early: list[list[int]], judge: Judge | None, name: str) -> None:
+        """See that a judge works on answers from before; ValueError if it fails on them."""
+        tried(judge, name, [text for text, _ in self.prompts], [text for text, _, _ in self._read(early)])
 
     def shown(
         self, early: list[list[int]], late: list[list[int]], judge: Judge | None, name: str, model: Answers

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backchannel.align.examples import Example
-from backchannel.align.judges import Verdict
+from backchannel.align.judges import SELDOM, Hearing, Verdict, compared
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Rated, Text
 
@@ -35,28 +35,41 @@ def reward_scores(model: Any, some: Sequence[Example]) -> Tensor:
 
 
 class RewardJudge:
-    """A judge by a reward model that `align` made: the higher score is the better answer."""
+    """A judge by a reward model that `align` made: the higher score is the better answer.
+
+    It reads what it was trained on: with the chat template if that was applied (`--chat`), and cut as there where a
+    prompt and an answer are longer than it reads.
+    """
 
     def __init__(self, folder: Path, limit: int = 4096):
-        """Load the model; ValueError if the folder holds none."""
-        from backchannel.align.load import load_model
+        """Load the model; ValueError if the folder, or the `model` within it, holds none."""
+        from backchannel.align.load import load_rewards
 
-        self.model, tokenizer = load_model(str(folder), rewards=True)
+        self.model, tokenizer, use = load_rewards(folder)
         self.model.eval()
-        self.encoder = Encoder(tokenizer, limit)
+        limit = min(limit, getattr(self.model.config, "max_position_embeddings", None) or limit)
+        self.encoder = Encoder(tokenizer, limit, prompt_limit=limit - 1, chat=use.get("chat", False))
+        self.hearing = Hearing(tries=1, patience=SELDOM)
 
     def __call__(self, prompts: Sequence[Text], first: Sequence[str], second: Sequence[str]) -> Verdict:
         """One verdict for each pair; silent where an answer has no token."""
-        pairs = [self._pair(*each) for each in zip(prompts, first, second, strict=True)]
-        known = all(each is not None for each in pairs)
-        wins = [None if each is None else 0.5 if each[0] == each[1] else float(each[0] > each[1]) for each in pairs]
-        return Verdict(wins, [each for each in pairs if each is not None] if known else None)
+        return compared([self._pair(*each) for each in zip(prompts, first, second, strict=True)])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know."""
+        cut = self.encoder.report.prompts_cut + self.encoder.report.answers_cut
+        return self.hearing.notes("answers") + (["the reward model read some answers cut to its limit"] if cut else [])
+
+    def _pair(self, prompt: Text, one: str, other: str) -> tuple[float | None, float | None]:
+        return self._score(prompt, one), self._score(prompt, other)
+
+    def _score(self, prompt: Text, answer: str) -> float | None:
+        if not answer.strip():
+            return None
+        return self.hearing(lambda attempt: self._scored(Rated(prompt, answer)))
 
     @torch.no_grad()
-    def _pair(self, prompt: Text, one: str, other: str) -> tuple[float, float] | None:
-        if not one.strip() or not other.strip():
-            return None
-        encoded = [self.encoder(Rated(prompt, answer)) for answer in (one, other)]
-        some = [Example(Rated(prompt, one), each.prompt, each.answers, {}) for each in encoded]
-        a, b = reward_scores(self.model, some).tolist()
-        return a, b
+    def _scored(self, record: Rated) -> float:
+        encoded = self.encoder(record)
+        return float(reward_scores(self.model, [Example(record, encoded.prompt, encoded.answers, {})])[0])

@@ -131,10 +131,12 @@ class OpenAICompatible:
             answer = json.loads(text)
             choice = answer["choices"][0]
             content = choice["message"]["content"] or ""
+            if not isinstance(content, str):
+                raise TypeError("a text is needed")
             ended = choice.get("finish_reason")
+            usage = dict(answer.get("usage") or {})  # some local servers do not count
         except (ValueError, LookupError, TypeError, AttributeError):
             raise LanguageModelError(f"{self.url}: not a chat completion: {self._complaint(text)}") from None
-        usage = answer.get("usage") or {}  # some local servers do not count
         tokens_in = usage.get("prompt_tokens", count_tokens(messages))
         tokens_out = usage.get("completion_tokens", count_tokens(content))
         return Reply(content, tokens_in, tokens_out, "length" if ended == "length" else "stop")

@@ -1,17 +1,21 @@
 """Judges and samplers: scores, a language model that is asked twice, and answers that end where they end."""
 
+import json
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="samplers draw from models of torch")
 pytest.importorskip("transformers", reason="samplers draw from models of transformers")
 
 from backchannel.align.evaluate import drawn  # noqa: E402
-from backchannel.align.judges import Compared, Scored, plain, scored  # noqa: E402
+from backchannel.align.judges import Compared, Scored, Verdict, notes, plain, scored, side, tried  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.sampler import Transformers  # noqa: E402
 from backchannel.align.start import ready  # noqa: E402
+from backchannel.lm.openai import OpenAICompatible  # noqa: E402
 from backchannel.lm.protocol import LanguageModelError, Reply, system, user  # noqa: E402
 from backchannel.testing.small_models import small_llama  # noqa: E402
 
@@ -40,18 +44,106 @@ def test_scores_compare_and_are_kept():
     )
     assert verdict.wins == [1.0, 0.0, 0.5]
     assert verdict.scores == [(2, 1), (1, 2), (2, 2)]
-    for wrong in (math.nan, True, "good", None):
-        with pytest.raises(ValueError, match=r"rule must return a finite number, and returned .* for 'aa'"):
-            Scored(lambda prompt, answer, wrong=wrong: wrong, "rule")(["p"], ["aa"], ["b"])
+    assert (
+        verdict.wins
+        == Scored(lambda prompt, answer: Fraction(len(answer)), "")(
+            ["p", "p", "p"], ["aa", "b", "cc"], ["a", "bb", "dd"]
+        ).wins
+    )
 
 
-def test_judges_are_named_as_module_and_function():
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.array, torch.tensor, lambda n: torch.tensor([float(n)])])
+def test_scalars_of_other_libraries_are_numbers(kind):
+    judge = Scored(lambda prompt, answer: kind(len(answer)), "length")
+    assert judge(["p"], ["aa"], ["a"]) == ([1.0], [(2.0, 1.0)])
+    assert notes(judge) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [math.nan, math.inf, True, np.bool_(True), "good", None, torch.tensor([1.0, 2.0]), 1j]
+)
+def test_a_score_that_is_no_number_is_asked_for_again_and_then_none(wrong):
+    heard = []
+
+    def score(prompt, answer):
+        heard.append(answer)
+        return wrong if answer == "x" else 1.0
+
+    judge = Scored(score, "rule")
+    assert judge(["p", "p"], ["x", "a"], ["b", "b"]) == ([None, 0.5], None)
+    assert heard == ["x", "x", "b", "a"]  # the same answer is scored once
+    assert len(judge.notes) == 1
+    assert "said nothing of 1 of 3 answers; the first time: " in judge.notes[0]
+
+
+def test_a_function_that_raises_is_asked_again_and_its_first_reason_kept():
+    calls = []
+
+    def score(prompt, answer):
+        calls.append(answer)
+        if calls.count(answer) == 1 or answer == "x":
+            raise {"x": KeyError("x")}.get(answer, RuntimeError("service down"))
+        return len(answer)
+
+    judge = Scored(score, "rule")
+    assert judge(["p", "p"], ["aa", "x"], ["b", "y"]).wins == [1.0, None]
+    assert judge.notes == ["the judge said nothing of 1 of 4 answers; the first time: RuntimeError: service down"]
+
+
+def test_a_judge_that_stays_silent_is_asked_seldom_and_heard_when_it_comes_back():
+    calls, broken = [], [True]
+
+    def score(prompt, answer):
+        calls.append(answer)
+        if broken[0]:
+            raise OSError("gone")
+        return len(answer)
+
+    judge = Scored(score, "rule")
+    assert judge(["p"] * 40, [f"{i}" for i in range(40)], ["z"] * 40).wins == [None] * 40
+    assert len(calls) == 16 * 2 + 2  # twice each of 16 in a row; then the 16th and the 32nd silence, once
+    assert "of 41 of 41 answers; it was asked seldom in the end; the first time: OSError: gone" in judge.notes[0]
+    broken[0] = False
+    assert judge(["p"] * 40, [f"{i:2}" for i in range(40)], [f"{i:3}" for i in range(40)]).wins[-1] == 0.0
+
+
+def test_a_judge_is_tried_before_training():
+    asked = []
+
+    def late(prompt, answer):
+        asked.append(answer)
+        if len(asked) < 4:
+            raise RuntimeError("warming up")
+        return 1.0
+
+    tried(Scored(late, "late"), "late", ["p", "q", "r"], ["a", "b", "c"])
+    assert asked == ["a", "a", "b", "b"]  # no more than it takes
+    with pytest.raises(ValueError, match="the judge nan said nothing of answers from before training: a judge"):
+        tried(Scored(lambda prompt, answer: math.nan, "nan"), "nan", ["p", "q"], ["a", "b"])
+    down = _Judge(lambda a, b: _raise(LanguageModelError("http://x: no connection")))
+    with pytest.raises(ValueError, match=r"the judge m said nothing of answers .*: http://x: no connection"):
+        tried(Compared(down), "m", ["p"] * 9, list("abcdefghi"))
+    assert down.calls == 3
+    tried(None, "", ["p"], ["a"])
+    tried(lambda prompts, first, second: Verdict([None]), "empty answers", ["p"], [""])
+
+
+def _raise(error):
+    raise error
+
+
+def test_judges_are_named_as_module_and_function(tmp_path, monkeypatch):
+    (tmp_path / "broken_judge.py").write_text("def (")
+    (tmp_path / "late_judge.py").write_text("async def f(prompt, answer):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert scored("builtins:len").score is len
     for name, said in [
         ("builtins", "named as module:function"),
         ("nowhere:f", "cannot be loaded: No module named 'nowhere'"),
         ("math:nothing", "math has no nothing"),
         ("math:pi", "is no function"),
+        ("broken_judge:f", "'broken_judge:f' cannot be loaded: SyntaxError: "),
+        ("late_judge:f", "is an async function, and a plain one is needed"),
     ]:
         with pytest.raises(ValueError, match=said):
             scored(name)
@@ -71,6 +163,27 @@ def test_a_model_is_believed_where_it_says_the_same_in_both_orders():
     assert Compared(_Judge(lambda a, b: "TIE"))(["p"], ["x"], ["y"]).wins == [0.5]
 
 
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        *[(text, 1.0) for text in ("A", "a", "A.", "(A)", "**A**", '"A"', "Answer A", "Answer: A", "**Answer A.**")],
+        *[
+            (text, 1.0)
+            for text in ("Response A", "The better answer is A.", "The better answer is: **A**", "A is better")
+        ],
+        *[(text, 0.0) for text in ("B", "Answer B", "The best answer is B", "My answer is B.", "Final answer: B\n")],
+        *[(text, 0.5) for text in ("TIE", "Tie.", "**TIE**", "A tie", "It's a tie.")],
+        *[(text, None) for text in ("", "A is worse than B", "A/B", "A or B", "A, B", "a better one is B", "Both")],
+        *[
+            (text, None)
+            for text in ("Neither A nor B", "not A", "A B", "Answer", "A is better, but B", "I cannot", "C")
+        ],
+    ],
+)
+def test_a_reply_is_heard_where_it_names_one_side_and_nothing_else(text, heard):
+    assert side(text) == heard
+
+
 def test_nonsense_is_asked_again_and_then_counted_never_guessed():
     tries = []
 
@@ -78,21 +191,46 @@ def test_nonsense_is_asked_again_and_then_counted_never_guessed():
         tries.append(a)
         return "As a language model, both"
 
-    judge = Compared(_Judge(nonsense), tries=3)
+    judge = Compared(_Judge(nonsense))
     assert judge(["p"], ["x"], ["y"]).wins == [None]
-    assert len(tries) == 6
-    assert judge.silent == 2
+    assert len(tries) == 3  # the other order could not make it a verdict
+    assert judge.notes == [
+        "the judge said nothing of 1 of 1 questions; the first time: "
+        "it answered 'As a language model, both', which is none of A, B and TIE"
+    ]
 
     def fails_once(a, b):
         tries.append(a)
         if tries.count(a) == 1:
-            raise LanguageModelError("timed out")
+            raise TimeoutError("timed out")
         return "A" if a == "x" else "B"
 
     tries.clear()
     judge = Compared(_Judge(fails_once))
     assert judge(["p"], ["x"], ["y"]).wins == [1.0]
-    assert judge.silent == 0
+    assert judge.notes == []
+
+
+def test_a_service_that_is_down_is_not_asked_for_each_pair():
+    down = _Judge(lambda a, b: _raise(LanguageModelError("http://x: answer 401: no key")))
+    judge = Compared(down)
+    assert judge(["p"] * 15, [f"{i}" for i in range(15)], ["y"] * 15).wins == [None] * 15
+    assert down.calls == 3  # in one order, and once: its client has tried again
+    assert judge.notes[0].endswith("; it was asked seldom in the end; the first time: http://x: answer 401: no key")
+    down.says = lambda a, b: "A" if b == "y" else "B"
+    assert judge(["p"] * 3, ["a", "b", "c"], ["y"] * 3).wins == [None, 1.0, 1.0]
+
+
+def test_what_a_service_may_send():
+    def told(content):
+        lm = OpenAICompatible("m", base_url="http://x/v1")
+        return lm._read(json.dumps({"choices": [{"message": {"content": content}}], "usage": None}), [user("q")])
+
+    assert told("A").text == "A"
+    assert told(None).text == ""
+    for wrong in (["A"], {"text": "A"}, 3):
+        with pytest.raises(LanguageModelError, match="not a chat completion"):
+            told(wrong)
 
 
 def test_prompts_as_texts():
@@ -110,7 +248,8 @@ def test_what_answers_show():
     assert [each.win for each in found.samples] == [1, 0]
     assert found.samples[0].scores == (1, 3)
     assert found.scores == (2.5, 2.5)
-    assert found.interval == (0, 1)
+    low, high = found.interval
+    assert 0 <= low < 0.5 < high <= 1
     silent = drawn(["p", "q"], before, after, Compared(_Judge(lambda a, b: "?")), "judge")
     assert silent.wins is None
     assert silent.silent == 2
