@@ -95,6 +95,14 @@ def test_known_newton_ends_where_the_gradient_is_zero(optimistic):
     torch.testing.assert_close(found.loss, _loss(found.parameter, problem, 2.0, sign))
 
 
+def test_known_newton_comes_back_from_far_away():
+    # The pessimistic loss is convex, and full steps from here overshoot: it takes halved ones.
+    problem = _problem(3)
+    far = torch.tensor([[30.0, -30.0, 30.0]], dtype=torch.float64)
+    found, other = (linear_vpo(*problem, 2.0, BETA, starts=starts, steps=60) for starts in (None, far))
+    torch.testing.assert_close(other.parameter, found.parameter, rtol=0, atol=1e-8)
+
+
 def test_known_the_policys_loss_and_the_rewards_have_the_same_minimum():
     # (4) with the calibration's exact mean, over the same log-linear policies, is least where (2) is.
     features, wins, reference, calibration = problem = _problem(4)
