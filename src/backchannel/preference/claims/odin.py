@@ -69,7 +69,7 @@ def claim(seed: int, full: bool) -> Evidence:
         plain, kept = _scaled(plain, one), _scaled(kept, one)
     rewards: dict[str, Reward] = {"plain": plain, "ODIN": kept, "clipped": lambda x: plain(x).clamp(-1, 1)}
     for cost in PENALTIES:
-        rewards[f"penalty {cost}"] = lambda x, cost=cost: plain(x) - cost * x.length
+        rewards[f"penalty {cost}"] = _penalised(plain, cost)
     points = [_tuned(start, name, reward, price, seed) for name, reward in rewards.items() for price in PRICES]
     points += [_direct(start, data, beta, seed) for beta in (0.1, 0.5)]
     begun = standing(start, start, JUDGED, seed)
@@ -168,7 +168,8 @@ def _kept(data: Labelled, steps: int, seed: int) -> Reward:
 
     def loss(step: int) -> Tensor:
         features, tokens = batch()
-        return objective(Rated(*heads(features), tokens, heads.overlap()))[0]
+        both = heads(features)
+        return objective(Rated(both.quality, both.length, tokens, heads.overlap()))[0]
 
     fit([*model.body.parameters(), *heads.parameters()], loss, steps, torch.optim.Adam, RATE)
     model.score = heads.reward()
@@ -180,6 +181,10 @@ def _scaled(reward: Reward, answers: Answers) -> Reward:
     seen = reward(answers)
     middle, deviation = seen.mean(), seen.std()
     return lambda x: (reward(x) - middle) / deviation
+
+
+def _penalised(reward: Reward, cost: float) -> Reward:
+    return lambda x: reward(x) - cost * x.length
 
 
 def _accuracy(reward: Reward, one: Answers, other: Answers) -> float:
