@@ -116,7 +116,7 @@ def tried(judge: Judge | None, name: str, prompts: Sequence[Text], answers: Sequ
         raise ValueError(f"the judge {name} said nothing of answers from before training: {hearing.reason}")
 
 
-def notes(judge: Judge | None) -> list[str]:
+def told(judge: Judge | None) -> list[str]:
     """What a user should know of how it judged."""
     found: list[str] = getattr(judge, "notes", [])
     return found

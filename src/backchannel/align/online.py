@@ -26,7 +26,7 @@ from torch import Tensor
 from backchannel.align.asked import Asked
 from backchannel.align.examples import Example
 from backchannel.align.guards import Guards
-from backchannel.align.judges import Judge
+from backchannel.align.judges import Judge, told
 from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import reference_logs
@@ -98,6 +98,7 @@ def improve(
     draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, warm)
     asked = Asked(held[: settings.answers], draw, tokenizer, encoder.ends, settings.seed)
     early = asked.answers()
+    asked.tried(early, judge, judge_name)
     first = copy.deepcopy(_adapter(model))
     order, rng = itertools.cycle(train), torch.Generator().manual_seed(settings.seed)
     logs = token_logs(answers) if isinstance(recipe, PolicyGradient) else sums(answers)
@@ -109,6 +110,10 @@ def improve(
         drawn = _drawn(recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
         texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
         kept, scores = _scores(judge, [text for text, _ in some], texts, left)
+        if not kept:
+            _silent(judge, judge_name, steps)
+            guards.notes.append(f"the judge said nothing of round {each + 1}: the run ends before it")
+            break
         some, drawn = [some[i] for i in kept], [drawn[i] for i in kept]
         if isinstance(recipe, PolicyGradient):
             chosen = rolled(answers, recipe, some, drawn, scores)
@@ -146,7 +151,7 @@ def improve(
         steps=steps,
         finished=not interrupt.asked,
         seconds=seconds,
-        notes=[*encoder.report.sentences(), *answers.notes, *guards.notes]
+        notes=[*encoder.report.sentences(), *answers.notes, *guards.notes, *told(judge)]
         + [f"{count:,} {why} were left out" for why, count in left.items()],
         **outfit(model),
     )
@@ -207,7 +212,13 @@ def _scores(
                 row[b] += (1 - win) / (len(answers) - 1)
         kept.append(i)
         rows.append(row)
-    return kept, torch.tensor(rows).reshape(len(rows), -1)
+    return kept, torch.tensor(rows).reshape(len(rows), len(texts[0]))
+
+
+def _silent(judge: Judge, name: str, steps: int) -> None:
+    """ValueError where a judge said nothing before anything was learned; what was learned is kept."""
+    if not steps:
+        raise ValueError("; ".join([f"the judge {name} said nothing of all answers of a round", *told(judge)]))
 
 
 def _examples(

@@ -25,7 +25,8 @@ from backchannel.align.asked import Asked
 from backchannel.align.evaluate import held_out, split
 from backchannel.align.examples import Example, examples, reads_field
 from backchannel.align.guards import Guards
-from backchannel.align.judges import Judge
+from backchannel.align.judges import Judge, told
+from backchannel.align.load import note_use
 from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers
 from backchannel.align.reference import kept_logs
@@ -112,6 +113,7 @@ def tune(
     asked.prompts = asked.prompts[: 0 if rewards else settings.answers]
     tell("answers before", 0.0)
     early = asked.answers()
+    asked.tried(early, judge, judge_name)
     begun = time.monotonic()
     with interrupt.listening():
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -121,6 +123,8 @@ def tune(
     if loop.is_world_process_zero():
         saved(out / "model", tokenizer)
     tell("answers after", 0.0)
+    if rewards:
+        note_use(out / "model", settings.chat)
     late = asked.answers()
     return Tuned(
         method=method,
@@ -135,7 +139,7 @@ def tune(
         steps=loop.state.global_step,
         finished=not interrupt.asked,
         seconds=seconds,
-        notes=notes + guards.notes,
+        notes=notes + guards.notes + told(judge),
         **outfit(model),
     )
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="samplers draw from models of torch"
 pytest.importorskip("transformers", reason="samplers draw from models of transformers")
 
 from backchannel.align.evaluate import drawn  # noqa: E402
-from backchannel.align.judges import Compared, Scored, Verdict, notes, plain, scored, side, tried  # noqa: E402
+from backchannel.align.judges import Compared, Scored, Verdict, plain, scored, side, told, tried  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.sampler import Transformers  # noqa: E402
 from backchannel.align.start import ready  # noqa: E402
@@ -56,7 +56,7 @@ def test_scores_compare_and_are_kept():
 def test_scalars_of_other_libraries_are_numbers(kind):
     judge = Scored(lambda prompt, answer: kind(len(answer)), "length")
     assert judge(["p"], ["aa"], ["a"]) == ([1.0], [(2.0, 1.0)])
-    assert notes(judge) == []
+    assert told(judge) == []
 
 
 @pytest.mark.parametrize(
