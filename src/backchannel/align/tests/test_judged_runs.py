@@ -1,0 +1,108 @@
+"""Judges that fail, at their worst times: before training the run stops, afterwards what was trained is kept."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="models are torch's")
+pytest.importorskip("peft", reason="adapters are those of peft")
+
+from backchannel.align.judges import Scored  # noqa: E402
+from backchannel.align.load import load_model  # noqa: E402
+from backchannel.align.online import improve  # noqa: E402
+from backchannel.align.result import Settings  # noqa: E402
+from backchannel.align.rewards import RewardJudge  # noqa: E402
+from backchannel.align.tune import tune  # noqa: E402
+from backchannel.parts.recipes import Recipe, best_and_worst  # noqa: E402
+from backchannel.preference.bradley_terry import bradley_terry  # noqa: E402
+from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
+torch.set_num_threads(1)
+QUICK = {"steps": 1, "batch": 4, "micro": 4, "most": 4, "lora": 2, "held_out": 0.2}
+RECIPE = Recipe(2, lambda scores, rng: best_and_worst(scores), dpo(0.1))
+PAIRS = word_pairs(30)
+
+
+def _failing(after, until=10**9):
+    """A judge that raises from its `after`-th call on, until another."""
+    calls = []
+
+    def score(prompt, answer):
+        calls.append(answer)
+        if after < len(calls) <= until:
+            raise TimeoutError("too slow")
+        return good_words(prompt, answer)
+
+    judge = Scored(score, "failing")
+    judge.calls = calls
+    return judge
+
+
+def _tune(folder, judge, answers=4):
+    settings = Settings(**QUICK, answers=answers)
+    return tune(small_llama(), word_tokenizer(), PAIRS, dpo(0.1), folder, settings, judge=judge, judge_name="failing")
+
+
+def _improve(folder, judge, answers=2, rounds=3):
+    return improve(
+        small_llama(initializer_range=0.3), word_tokenizer(), PAIRS, RECIPE, judge, folder,
+        Settings(**QUICK, answers=answers), rounds=rounds, prompts=6, judge_name="failing",
+    )  # fmt: skip
+
+
+def test_a_judge_that_never_works_is_said_before_training(tmp_path):
+    for run in (_tune, _improve):
+        with pytest.raises(ValueError, match="the judge failing said nothing of answers from before training: Time"):
+            run(tmp_path, _failing(0))
+        assert not (tmp_path / "model").exists()
+
+
+def test_a_judge_that_fails_after_training_is_counted_and_told(tmp_path):
+    found = _tune(tmp_path, _failing(3))  # the trial, and a pair or two where answers did not change
+    silences = [each.win is None for each in found.drawn.samples]
+    assert silences == sorted(silences)
+    assert 0 < found.drawn.silent == sum(silences) < 4
+    note = next(each for each in found.notes if each.startswith("the judge said nothing of "))
+    assert note.endswith(" answers; the first time: TimeoutError: too slow")
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_round_of_which_the_judge_says_nothing_is_the_last_and_all_is_kept(tmp_path):
+    found = _improve(tmp_path, _failing(1 + 12))  # the trial and a round of 6 prompts
+    assert found.steps == 1
+    assert found.finished
+    assert "the judge said nothing of round 2: the run ends before it" in found.notes
+    assert any(note.endswith("the first time: TimeoutError: too slow") for note in found.notes)
+    assert found.drawn.wins is None
+    weights = tmp_path / "model" / "adapter_model.safetensors"
+    assert weights.is_file()
+
+
+def test_prompts_of_which_the_judge_says_nothing_are_left_out(tmp_path):
+    found = _improve(tmp_path, _failing(1 + 12 + 4, until=1 + 12 + 8))  # in the second round two answers, asked twice
+    assert found.steps == 3
+    assert "1 prompts of which the judge said nothing were left out" in found.notes
+    assert found.drawn.wins is not None
+
+
+def test_without_held_out_answers_the_first_round_is_the_trial(tmp_path):
+    with pytest.raises(ValueError, match=r"failing said nothing of all answers of a round; .*: TimeoutError: too slow"):
+        _improve(tmp_path, _failing(0), answers=0)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reward_model_judges_as_it_was_trained(tmp_path, chat, lora):
+    template = "{% for m in messages %}{{ 'w0 ' if m.role == 'user' else 'w1 ' }}{{ m.content }} {% endfor %}"
+    template += "{% if add_generation_prompt %}w1 {% endif %}"
+    small_llama().save_pretrained(tmp_path / "base")
+    word_tokenizer(template).save_pretrained(tmp_path / "base")
+    model, tokenizer = load_model(str(tmp_path / "base"), rewards=True)
+    settings = Settings(**(QUICK | {"lora": lora}), chat=chat)
+    tune(model, tokenizer, PAIRS, bradley_terry(), tmp_path / "out", settings)
+    judge = RewardJudge(tmp_path / "out")
+    assert judge.encoder.prompt("w5") == tokenizer("w0 w5 w1" if chat else "w5")["input_ids"]
+    assert json.loads((tmp_path / "out" / "model" / "backchannel.json").read_text()) == {"chat": chat}
+    assert judge([PAIRS[0].prompt], ["w1"], ["w2"]).scores is not None
