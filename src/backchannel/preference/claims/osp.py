@@ -5,7 +5,7 @@ strength it overfits; and it stands with a quarter of the preference data. Ours,
 into a judge of pairs, trained on 500 comparisons of its own answers by an annotator of known reward; then the model
 draws, judges and learns in rounds, and sees no comparison again. Every method at three beta, with equal steps:
 
-1. At beta = 1, where all do about as well as at their best, OSP's margins on the pairs that it was trained on exceed
+1. At beta = 1, where hard labels are about at their best, OSP's margins on the pairs that it was trained on exceed
    those on fresh ones by less than with hard labels, and it ends at most half as far from the start.
 2. On average over beta, the excess is at most half of that of DPO on the comparisons: own answers do not run out.
 3. It gets better than where it started.
@@ -128,7 +128,7 @@ def claim(seed: int, full: bool) -> Evidence:
             right.plot(BETAS, [runs[name, beta].overfit for beta in BETAS], marker=".", label=name)
         left.axhline(first.gold, color="0.5", linestyle=":", label="start")
         left.set(xlabel="beta", xscale="log", ylabel="gold reward", title=f"{PAIRS} comparisons")
-        right.set(xlabel="beta", xscale="log", ylabel="nats", title="margin on trained pairs less that on fresh ones")
+        right.set(xlabel="beta", xscale="log", ylabel="nats", title="margin: trained less fresh pairs")
         left.legend()
 
     heard = [judge(fresh.chosen, fresh.rejected), -judge(fresh.rejected, fresh.chosen)]

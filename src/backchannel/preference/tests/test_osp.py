@@ -23,7 +23,7 @@ def test_step_a_ranking_by_hand():
     # J(0, 1) = 0.9 and J(1, 0) = 0.3: p(0, 1) = (0.9 + 0.7) / 2 = 0.8. J(0, 2) = 0.2 and J(2, 0) = 0.5: p = 0.35.
     # J(1, 2) = 0.4 and J(2, 1) = 0.2: p(1, 2) = 0.6. The means are 0.575, 0.4 and 0.525: the ranking is 0, 2, 1, its
     # pairs 0-2, 0-1 and 2-1 have the strengths 0.35, 0.8 and 0.4, and it overrules two judgements.
-    judged = torch.tensor([[[0.0, 0.9, 0.2], [0.3, 5.0, 0.4], [0.5, 0.2, 1.0]]])
+    judged = torch.tensor([[[0.0, 0.9, 0.2], [0.3, math.nan, 0.4], [0.5, 0.2, 1.0]]])
     found = ranked_pairs(judged)
     assert found.row.tolist() == [0, 0, 0]
     assert found.better.tolist() == [0, 0, 2]
