@@ -30,10 +30,14 @@ def align(
         typer.Option(help="A function (prompt, answer) -> score, as module:function.", rich_help_panel=JUDGE),
     ] = None,
     reward_model: Annotated[
-        Path | None, typer.Option(help="A folder that `align` made with a reward model.", rich_help_panel=JUDGE)
+        Path | None, typer.Option(help="A folder of `align --method bradley_terry`.", rich_help_panel=JUDGE)
     ] = None,
     judge_url: Annotated[
-        str | None, typer.Option(help="A service in OpenAI's format, as http://host/v1.", rich_help_panel=JUDGE)
+        str | None,
+        typer.Option(
+            help="A service in OpenAI's format, as http://host/v1; its key is in BACKCHANNEL_JUDGE_KEY.",
+            rich_help_panel=JUDGE,
+        ),
     ] = None,
     judge_model: Annotated[str, typer.Option(help="Which model is asked there.", rich_help_panel=JUDGE)] = "default",
     answers: Annotated[int, typer.Option(min=0, help="Held-out prompts to answer.", rich_help_panel=JUDGE)] = 32,
@@ -217,11 +221,24 @@ def _judge(function: str | None, reward_model: Path | None, url: str | None, mod
 
         return RewardJudge(reward_model), str(reward_model)
     if url is not None:
-        from backchannel.align.judges import Compared
-        from backchannel.lm.openai import OpenAICompatible
-
-        return Compared(OpenAICompatible(model, base_url=url)), model
+        return _service(url, model), model
     return None, ""
+
+
+def _service(url: str, model: str) -> Any:
+    """A language model that compares, behind a URL. Its key is in the environment, which no command line shows."""
+    import importlib.util
+    import os
+
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"--judge-url begins with http:// or https://, unlike {url!r}")
+    if not importlib.util.find_spec("httpx"):
+        raise ValueError("--judge-url needs httpx: pip install 'backchannel[lm]'")
+    from backchannel.align.judges import Compared
+    from backchannel.lm.openai import OpenAICompatible
+
+    key = os.environ.get("BACKCHANNEL_JUDGE_KEY", "")
+    return Compared(OpenAICompatible(model, base_url=url, key=key, timeout=60, tries=3, backoff=2))
 
 
 def _scores(objective: Any) -> bool:
