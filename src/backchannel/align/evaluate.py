@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,14 +15,17 @@ from torch import Tensor
 from backchannel.align.examples import Example, batch, weights
 from backchannel.align.judges import Judge, plain
 from backchannel.align.result import Drawn, HeldOut, Sample
-from backchannel.ledger.intervals import student
 from backchannel.lm.answers import Text
 from backchannel.parts.objectives import Objective
+from backchannel.preference.ratings_vs_rankings import wilson
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(to train on, to judge by): by a hash of prompt and seed, so that a prompt's records stay together."""
-    places = [_place(example.prompt, seed) for example in examples]
+    """(to train on, to judge by): by a hash of prompt and seed, so that a prompt's records stay together.
+
+    The prompt is the record's: in tokens the same one may be cut in more than one way.
+    """
+    places = [_place(example.record.prompt, seed) for example in examples]
     ranks = sorted(set(places))
     held = set(ranks[: int(len(ranks) * share)])
     if share > 0 and not held and len(ranks) > 1:
@@ -30,23 +35,36 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
 
 
 def held_out(
-    objective: Objective[Any], examples: Sequence[Example], sums: Callable[[Sequence[Example]], Tensor], most: int
+    objective: Objective[Any],
+    examples: Sequence[Example],
+    sums: Callable[[Sequence[Example]], Tensor],
+    most: int,
+    baseline: float | None = None,
 ) -> HeldOut:
     """The loss and the margins of records that were not trained on, `most` at a time; `sums` as of the model now."""
     total = weight = 0.0
     margins: list[float] = []
+    right: list[float] = []
     for start in range(0, len(examples), most):
         some = examples[start : start + most]
         with torch.no_grad():
-            each, info = objective(batch(objective, some, sums(some)))
+            each, info = objective(batch(objective, some, sums(some), baseline=baseline))
         counted = weights(objective, some).to(each.device)
         total, weight = total + float((each * counted).sum()), weight + float(counted.sum())
         if hasattr(info, "margin"):
             margins += info.margin.double().tolist()
+            right += agreement(some, info.margin).tolist()
     found = HeldOut(len(examples), total / weight if weight else float("nan"), margins=margins)
-    if margins:
-        found.accuracy = float(np.mean([0.5 if m == 0 else float(m > 0) for m in margins]))
+    told = [each for each in right if not math.isnan(each)]
+    found.accuracy = float(np.mean(told)) if told else None
     return found
+
+
+def agreement(some: Sequence[Example], margin: Tensor) -> Tensor:
+    """1 where a margin, [n], has the sign of what was said of the pair, 1/2 where it is 0, nan where a tie was said."""
+    strength = [0.5 if each.facts.get("tie") else each.facts.get("strength", 1.0) for each in some]
+    said = torch.sign(torch.tensor(strength, dtype=margin.dtype, device=margin.device) - 0.5)
+    return torch.where(said == 0, torch.nan, 0.5 + 0.5 * torch.sign(margin.detach()) * said)
 
 
 def drawn(
@@ -86,11 +104,9 @@ def drawn(
     found.judge, found.silent = name, len(samples) - len(heard)
     if len(heard):
         found.wins = float(heard.mean())
-    if len(heard) > 1:
-        low, high = student(heard)
-        found.interval = max(0.0, low), min(1.0, high)
+        found.interval = wilson(found.wins, len(heard))
     return found
 
 
-def _place(prompt: list[int], seed: int) -> bytes:
-    return hashlib.sha256(repr((seed, prompt)).encode()).digest()
+def _place(prompt: Text, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} ".encode() + msgspec.json.encode(prompt)).digest()

@@ -74,7 +74,10 @@ def examples(
             each.facts.pop("strength", None)
     for name in ("strength", "gap", "good", "score"):
         have = sum(name in each.facts for each in found)
-        if 0 < have < len(found):
+        if 0 < have < len(found) and not (name in reads._fields and reads_field(objective, name)):
+            for each in found:
+                each.facts.pop(name, None)
+        elif 0 < have < len(found):
             raise ValueError(f"{have:,} of {len(found):,} records say their {name}: either all must, or none")
     sizes = {len(each.answers) for each in found}
     if len(sizes) > 1:
@@ -105,7 +108,8 @@ def reads_field(objective: Objective[Any], field: str) -> bool:
     some = random_batch(objective.reads, 8, seed=0)
     value = getattr(some, field)
     other = ~value if value.dtype == torch.bool else 1 - value
-    return not torch.equal(objective(some)[0], objective(some._replace(**{field: other}))[0])
+    one, another = objective(some)[0], objective(some._replace(**{field: other}))[0]
+    return not torch.allclose(one, another, rtol=0, atol=0, equal_nan=True)
 
 
 def _strengths(records: Iterable[Record], objective: Objective[Any], left: Counter[str]) -> Iterator[Record]:
@@ -130,7 +134,13 @@ def _strengths(records: Iterable[Record], objective: Objective[Any], left: Count
             yield record
 
 
-def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, before: Tensor | None = None) -> Any:
+def batch(
+    objective: Objective[Any],
+    some: Sequence[Example],
+    now: Tensor,
+    before: Tensor | None = None,
+    baseline: float | None = None,
+) -> Any:
     """What `objective` reads.
 
     Args:
@@ -139,6 +149,7 @@ def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, befor
         now: log-probabilities of all their answers in order, [n k], with the rationale's behind each pair's where
             examples have one; of a reward model its scores; for `Rollouts`, of each answer's tokens, [n, tokens].
         before: those under the reference; None: as the examples know them, or zeros where they are not needed.
+        baseline: of `Singles`.
     """
     if objective.reads is Rollouts:
         return _rollouts(some, now)
@@ -160,7 +171,8 @@ def batch(objective: Objective[Any], some: Sequence[Example], now: Tensor, befor
         why = now[:, 2] if now.shape[1] > 2 else None
         return Pairs(*logs, length[:, 0], length[:, 1], fact("strength"), fact("gap"), why)
     if objective.reads is Singles:
-        return Singles(now[:, 0], then[:, 0], length[:, 0], fact("good"), fact("score"))
+        neutral = None if baseline is None else torch.full_like(now[:, 0], baseline)
+        return Singles(now[:, 0], then[:, 0], length[:, 0], fact("good"), fact("score"), neutral)
     if objective.reads is Rankings:
         return Rankings(now, then, length, fact("score"))
     return Scores(now[:, 0], now[:, 1], fact("strength"), fact("gap"), fact("tie"))

@@ -3,7 +3,8 @@
 - The loss stays where it began: nothing is learned (a learning rate of 0, frozen weights, answers that are the same).
 - Of pairs, the log-probability of chosen answers falls far below that under the reference. The margin may rise all the
   same: both answers become unlikely, and something else takes their place (likelihood displacement).
-- The margin falls below 0: the model learns the opposite (labels swapped, a wrong sign).
+- Pairs are told apart worse than by chance, and worse than at first: the model learns the opposite (labels swapped, a
+  wrong sign).
 - The gradient is 0 or not finite.
 
 Each speaks once.
@@ -26,6 +27,7 @@ class Guards(TrainerCallback):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._first: float | None = None
+        self._least: float | None = None  # accuracy
         self._still = self._opposite = 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **given: Any) -> None:
@@ -39,11 +41,14 @@ class Guards(TrainerCallback):
                 f"chosen answers are {-logs['chosen_gain']:.0f} nats less likely than under the reference (step "
                 f"{state.global_step}): a larger beta keeps it closer, a term that holds chosen answers up does too"
             )
-        if "margin" in logs:
-            self._opposite = self._opposite + 1 if logs["margin"] < 0 and state.global_step > PATIENCE else 0
+        if "accuracy" in logs:
+            self._least = min(0.5, logs["accuracy"]) if self._least is None else self._least
+            wrong = logs["accuracy"] < self._least and state.global_step > PATIENCE
+            self._opposite = self._opposite + 1 if wrong else 0
             if self._opposite == PATIENCE:
                 self._say(
-                    f"the margin was below 0 for {PATIENCE} steps: does the data's chosen mean the better answer?"
+                    f"for {PATIENCE} steps most rejected answers gained more than the chosen ones: does the data's "
+                    "chosen mean the better answer?"
                 )
         if logs.get("grad_norm") == 0.0:
             self._say(f"the gradient is 0 (step {state.global_step}): is anything trainable?")

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from backchannel.align.baseline import Yardstick
+from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
 from backchannel.parts.objectives import Objective, Pairs
 
@@ -53,6 +55,7 @@ class Loop(Trainer):
         objective: Objective[Any],
         logs: Logs,
         callbacks: Sequence[TrainerCallback] = (),
+        yardstick: Yardstick | None = None,
     ):
         """Wrap a model.
 
@@ -63,6 +66,7 @@ class Loop(Trainer):
             objective: the loss.
             logs: how log-probabilities are found.
             callbacks: of the Trainer.
+            yardstick: finds the objective's baseline, if it reads one.
         """
         if args.n_gpu > 1:
             raise ValueError("several GPUs in one process are not supported: start one process for each with torchrun")
@@ -75,7 +79,9 @@ class Loop(Trainer):
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)  # the log is the caller's to show
-        self.objective, self._logs = objective, logs
+        self.objective, self._logs, self._yardstick = objective, logs, yardstick
+        self.baseline: float | None = None if yardstick is None else 0.0  # nothing has moved yet
+        self._step = -1  # to which it belongs
         self.model_accepts_loss_kwargs = True  # the loss is normalised over all that a step sees
         self._sums: dict[str, float] = defaultdict(float)
 
@@ -94,18 +100,32 @@ class Loop(Trainer):
     ) -> Any:
         """This micro-batch's share of L; gradients of processes are averaged, so it counts as often as there are."""
         some = inputs["batch"].examples
-        with self.accelerator.autocast():
-            now = redirected(model, self.accelerator.unwrap_model(model), self._logs, some)
-        read = batch(self.objective, some, now)
+        self._measure(model)
+        now = self._now(model, some)
+        read = batch(self.objective, some, now, baseline=self.baseline)
         each, info = self.objective(read)
         if not bool(torch.isfinite(each).all()):
             wrong = [self._name(some[int(i)]) for i in (~torch.isfinite(each)).nonzero()[:3, 0]]
             raise FloatingPointError(f"the loss is not finite at {', '.join(wrong)}: nothing was changed in this step")
         weight = torch.ones_like(each) if self.objective.weight is None else self.objective.weight(read)
         total = weight.sum() if num_items_in_batch is None else num_items_in_batch
-        self._count(each, weight, read, info)
+        self._count(some, each, weight, read, info)
         loss = (each * weight).sum() / total * self.args.world_size
         return (loss, {"info": info}) if return_outputs else loss
+
+    def _now(self, model: nn.Module, some: Sequence[Example]) -> Tensor:
+        with self.accelerator.autocast():
+            found: Tensor = redirected(model, self.accelerator.unwrap_model(model), self._logs, some)
+        return found
+
+    def _measure(self, model: nn.Module) -> None:
+        """The baseline, once for each step of the optimizer: before the first of its micro-batches."""
+        if self._yardstick is None or self._step == self.state.global_step:
+            return
+        self._step, training = self.state.global_step, model.training
+        model.eval()
+        self.baseline = self._yardstick(lambda some: self._now(model, some), self._step)
+        model.train(training)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With means, over the examples since the last time, of what the objective says of them."""
@@ -119,7 +139,7 @@ class Loop(Trainer):
             self._sums.clear()
         super().log(logs, start_time)
 
-    def _count(self, each: Tensor, weight: Tensor, read: Any, info: Any) -> None:
+    def _count(self, some: Sequence[Example], each: Tensor, weight: Tensor, read: Any, info: Any) -> None:
         with torch.no_grad():
             said = {"examples": torch.ones_like(each), "weight": weight, "loss": each * weight} | info._asdict()
             if isinstance(read, Pairs):
@@ -128,7 +148,7 @@ class Loop(Trainer):
                     said["chosen_gain"] = read.policy_chosen - read.reference_chosen
                     said["rejected_gain"] = read.policy_rejected - read.reference_rejected
             if "margin" in said:
-                said["accuracy"] = (said["margin"] > 0).to(each.dtype) + 0.5 * (said["margin"] == 0)
+                said["accuracy"] = agreement(some, said["margin"]).nan_to_num(0.5)
             for name, value in said.items():
                 self._sums[name] += float(value.double().reshape(len(each), -1).mean(1).sum())
 
@@ -173,10 +193,10 @@ class Progress(TrainerCallback):
 
 
 class Interrupt(TrainerCallback):
-    """Ctrl-C ends training after the step at hand, and what was trained is saved; a second one ends it at once."""
+    """Ctrl-C or SIGTERM ends training after the step at hand, and what was trained is saved; a second one at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, save: bool = True) -> None:
+        self.asked, self._save = False, save
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -186,19 +206,21 @@ class Interrupt(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        earlier = signal.getsignal(signal.SIGINT)
+        earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def hear(number: int, frame: Any) -> None:
             self.asked = True
-            signal.signal(signal.SIGINT, earlier)
+            signal.signal(number, earlier[signal.Signals(number)])
 
-        signal.signal(signal.SIGINT, hear)
+        for number in earlier:
+            signal.signal(number, hear)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, earlier)
+            for number, before in earlier.items():
+                signal.signal(number, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Stop and save."""
         if self.asked:
-            control.should_training_stop = control.should_save = True
+            control.should_training_stop, control.should_save = True, self._save

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -86,12 +87,12 @@ def improve(
     if sampler is not None and mixed and not hasattr(sampler, "mixing"):
         raise ValueError("this recipe draws from mixtures with the reference, and the sampler that was given cannot")
     limit = longest(model, settings.limit)
-    encoder = Encoder(tokenizer, limit, prompt_limit=limit // 2, chat=settings.chat)
+    encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit or limit // 2, chat=settings.chat)
     train, held = _prompts(records, encoder, settings)
     read = [tokens for _, tokens in [*train, *held]]
     begin(out, described(model, settings, method, arguments, read), resume=False)
     torch.manual_seed(settings.seed)
-    args = training_arguments(out, settings)
+    args = training_arguments(out, msgspec.structs.replace(settings, save=0))  # a round is not gone on with
     model = ready(model, settings, rewards=False).to(args.device)
     answers = Answers(model)
     warm = 1.0 if isinstance(recipe, PolicyGradient) else settings.temperature
@@ -102,7 +103,7 @@ def improve(
     first = copy.deepcopy(_adapter(model))
     order, rng = itertools.cycle(train), torch.Generator().manual_seed(settings.seed)
     logs = token_logs(answers) if isinstance(recipe, PolicyGradient) else sums(answers)
-    interrupt, guards, left, history = Interrupt(), Guards(), Counter[str](), []
+    interrupt, guards, left, history = Interrupt(save=False), Guards(), Counter[str](), []
     begun, steps = time.monotonic(), 0
     for each in range(rounds):
         tell(f"round {each + 1}: answering", each / rounds)
@@ -162,18 +163,17 @@ Prompt = tuple[Text, list[int]]
 
 def _prompts(records: Iterable[Record], encoder: Encoder, settings: Settings) -> tuple[list[Prompt], list[Prompt]]:
     """Different prompts: to learn from, in an order by the seed, and to judge by."""
-    found = {tuple(tokens): (each.prompt, tokens) for each in records if (tokens := _encoded(encoder, each))}
+    found = {
+        tuple(tokens): (each.prompt, tokens)
+        for each in records
+        if (tokens := encoder.asked(each.prompt, each.continues))
+    }
     every = list(found.values())
     if len(every) < 2:
         raise ValueError(f"at least two different prompts are needed, to learn from and to judge by, not {len(every)}")
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(settings.seed)).tolist()
     cut = min(len(every) - 1, max(1, int(settings.held_out * len(every))))
     return [every[i] for i in order[cut:]], [every[i] for i in order[:cut]]
-
-
-def _encoded(encoder: Encoder, record: Record) -> list[int]:
-    assert encoder.prompt_limit is not None
-    return encoder.prompt(record.prompt, record.continues)[-encoder.prompt_limit :]
 
 
 def _drawn(recipe: Recipe | PolicyGradient, draw: Any, prompts: list[list[int]], seed: int) -> list[list[list[int]]]:

@@ -1,7 +1,9 @@
 """Log-probabilities under the reference: the weights without their adapters, or a frozen copy; kept in a file.
 
-The reference of a model with adapters is the same weights with the adapters off, so that no second model is held. A
-model that is trained as a whole needs a frozen copy, and is refused as its own reference. Dropout is off either way.
+The reference of a model with a new adapter is the same weights with the adapter off, so that no second model is held.
+An adapter that goes on from an earlier run is part of what is tuned: a frozen copy of it is kept (`keep_start`), and
+stands in the reference. A model that is trained as a whole needs a frozen copy, and is refused as its own reference.
+Dropout is off either way.
 
 A reference never changes, so that its numbers need be computed but once: `kept_logs` puts those of a data set in a file
 with a key, a hash of all that they depend on, and takes no numbers whose key is another.
@@ -9,11 +11,12 @@ with a key, a hash of all that they depend on, and takes no numbers whose key is
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,36 @@ from backchannel.align import packing
 from backchannel.align.model import Answers, Logs, evaluating
 from backchannel.align.packing import Prompts
 
+START = "start"  # the name of the copy of an adapter that was there before
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+
+
+def keep_start(model: Any) -> None:
+    """Keep a frozen copy of the adapter that `model` has: it is part of the reference from now on."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    name = model.active_adapter
+    model.add_adapter(START, copy.deepcopy(model.peft_config[name]))
+    set_peft_model_state_dict(model, get_peft_model_state_dict(model, adapter_name=name), adapter_name=START)
+    model.set_adapter(name)
+
+
+@contextmanager
+def as_reference(model: Any) -> Iterator[None]:
+    """A model as it was when its tuning began; one without adapters is left as it is."""
+    if not hasattr(model, "peft_config"):
+        yield
+        return
+    if START not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    name = model.active_adapter
+    model.set_adapter(START, inference_mode=True)
+    try:
+        yield
+    finally:
+        model.set_adapter(name)
 
 
 def reference_logs(answers: Answers, prompts: Prompts, given: packing.Answers) -> Logs:
@@ -85,7 +117,8 @@ def reference_key(answers: Answers, prompts: Prompts, given: packing.Answers) ->
     settings = {name: each for name, each in answers.config.to_dict().items() if name not in VOLATILE}
     tokens = [[list(prompt), [list(answer) for answer in each]] for prompt, each in zip(prompts, given, strict=True)]
     digest.update(json.dumps([settings, tokens], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(_frozen_weights(answers.model).items()):
+    kept = {name: each for name, each in answers.model.state_dict().items() if START in name.split(".")}
+    for name, tensor in sorted((_frozen_weights(answers.model) | kept).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -118,10 +151,7 @@ def _reference(answers: Answers) -> Iterator[None]:
     if hasattr(model, "disable_adapter"):
         if learned:
             raise ValueError(f"{learned[0]} is trained beside the adapters: without them no reference is left")
-        off = model.disable_adapter()
-    else:
-        if learned:
-            raise ValueError("the reference would be the trained model itself: give a frozen copy of it")
-        off = nullcontext()
-    with evaluating(model), off:
+    elif learned:
+        raise ValueError("the reference would be the trained model itself: give a frozen copy of it")
+    with evaluating(model), as_reference(model):
         yield

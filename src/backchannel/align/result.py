@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, kw_only=True):
         temperature: of drawing them.
         checkpointing: compute hidden states again in the backward pass, for less memory.
         precision: "float32", "bfloat16", or "auto": the latter where a GPU has it.
-        save: steps between checkpoints; 0: at the end alone.
+        save: steps between checkpoints; 0: none.
         seed: of all randomness.
     """
 
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, kw_only=True):
     temperature: float = 0.7
     checkpointing: bool = False
     precision: str = "auto"
-    save: int = 0
+    save: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -4,17 +4,20 @@ A sampler is `sample(prompts, count, seed) -> [prompt][count] answers in tokens`
 so that one that asks a server of its own can stand in its place.
 
 `Transformers(...).mixing(a, b)` draws token by token from p(token) proportional to policy(token)^a reference(token)^b:
-some recipes ask for that. The reference is the model with its adapter off.
+some recipes ask for that. The reference is the model before its tuning.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from backchannel.align.reference import as_reference
 
 
 class Sampler(Protocol):
@@ -53,7 +56,7 @@ class Transformers:
         self.weights = 1.0, 0.0  # of the policy and of the reference
 
     def mixing(self, policy: float, reference: float) -> Transformers:
-        """The same, of a mixture of the model and of itself without its adapter, which it must have if that counts."""
+        """The same, of a mixture of the model and of its reference, for which it must have an adapter."""
         if reference and not hasattr(self.model, "disable_adapter"):
             raise ValueError("a mixture with the reference needs a model with an adapter: that can be turned off")
         other = copy.copy(self)
@@ -80,30 +83,47 @@ class Transformers:
 
     @torch.no_grad()
     def _answers(self, prompts: list[list[int]]) -> list[list[int]]:
+        from transformers import GenerationConfig
+
         width = max(map(len, prompts))
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or width + self.most
+        if width >= positions:
+            raise ValueError(f"a prompt of {width:,} tokens leaves no room for an answer within {positions:,}")
         rows = torch.tensor([[self.pad] * (width - len(each)) + each for each in prompts], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(each)) + [1] * len(each) for each in prompts], device=rows.device)
-        how: dict[str, Any] = {"do_sample": False, "temperature": None}
+        how: dict[str, Any] = {"do_sample": False}
         if self.temperature > 0:
-            how = {"do_sample": True, "temperature": self.temperature}
-        drawn = self.model.generate(
-            input_ids=rows,
-            attention_mask=mask,
-            logits_processor=None if self.weights == (1.0, 0.0) else [_Mixture(self.model, mask, *self.weights)],
-            max_new_tokens=self.most,
-            eos_token_id=self.ends,
-            pad_token_id=self.pad,
-            top_k=0 if self.temperature > 0 else None,
-            top_p=1.0 if self.temperature > 0 else None,
-            use_cache=True,
-            **how,
-        )
+            how = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        asked = GenerationConfig(
+            max_new_tokens=min(self.most, positions - width), eos_token_id=self.ends, pad_token_id=self.pad,
+            use_cache=True, **how,
+        )  # fmt: skip
+        with _plain(self.model):
+            drawn = self.model.generate(
+                input_ids=rows,
+                attention_mask=mask,
+                logits_processor=None if self.weights == (1.0, 0.0) else [_Mixture(self.model, mask, *self.weights)],
+                generation_config=asked,
+            )
         return [self._ended(row) for row in drawn[:, width:].tolist()]
 
     def _ended(self, answer: list[int]) -> list[int]:
         """Up to the first end, which is the answer's own; what fills up behind it is not."""
         last = next((i + 1 for i, token in enumerate(answer) if token in self.ends), len(answer))
         return answer[:last]
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """Without the settings that a model brings along: a penalty or a banned token would draw from another model."""
+    from transformers import GenerationConfig
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = own
 
 
 class _Mixture:
@@ -122,7 +142,7 @@ class _Mixture:
         grown = tokens.shape[1] - self.mask.shape[1]
         mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), grown)], 1)
         places = (mask.cumsum(1) - 1).clamp_min(0)  # prompts are filled up on their left
-        with self.model.disable_adapter():
+        with as_reference(self.model):
             out = self.model(
                 input_ids=tokens[:, self.read :],
                 attention_mask=mask,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -13,35 +14,72 @@ from typing import Any
 
 import msgspec
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from backchannel import __version__
+from backchannel.align.reference import keep_start
 from backchannel.align.result import Settings
+from backchannel.ledger.convert import beside
+
+FREE = ("micro", "save", "checkpointing")  # settings that change no number
+WHOLE = "whole.json"
 
 
 def begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
     """The checkpoint to go on from, or None; what the run begins with goes to `start.json`.
 
+    A checkpoint counts if it was written to its end (`Whole`): one that was cut off is passed over.
+
     Raises:
         ValueError: where another run lies in the folder, or none to resume.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
     file, folder = out / "start.json", out / "checkpoints"
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    found = sorted(folder.glob("checkpoint-*"), key=lambda each: int(each.name.rpartition("-")[2]))
+    last = next((each for each in reversed(found) if _is_whole(each)), None)
     if not resume:
-        if last:
-            raise ValueError(f"{out} holds checkpoints of an earlier run: resume it, or choose another folder")
+        if last or (out / "model").exists():
+            what = "checkpoints" if last else "a model"
+            raise ValueError(f"{out} holds {what} of an earlier run: resume it, or choose another folder")
+        shutil.rmtree(folder, ignore_errors=True)  # what was cut off is of no use
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(start, indent=1, default=str))
+        with beside(file) as made:
+            made.write_text(json.dumps(start, indent=1, default=str))
         return None
     if last is None or not file.is_file():
         raise ValueError(f"there is nothing to resume in {out}")
-    earlier, now = json.loads(file.read_text()), json.loads(json.dumps(start, default=str))
+    try:
+        earlier, now = json.loads(file.read_text()), json.loads(json.dumps(start, default=str))
+    except ValueError:
+        raise ValueError(f"{file} cannot be read: what the run was begun with is not known") from None
+    for each in (earlier, now):
+        each["settings"] = {name: value for name, value in each["settings"].items() if name not in FREE}
     for name in start:
         if earlier.get(name) != now[name]:
             raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
-    return Path(last)
+    return last
+
+
+class Whole(TrainerCallback):
+    """Writes down, behind the last file of a checkpoint, what there is in it."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """After a checkpoint was written."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            with beside(folder / WHOLE) as made:
+                made.write_text(json.dumps(_sizes(folder)))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (each for each in sorted(folder.rglob("*")) if each.is_file() and not each.name.startswith("."))
+    return {str(each.relative_to(folder)): each.stat().st_size for each in files if each.name != WHOLE}
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / WHOLE).read_text()) == _sizes(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def described(model: Any, settings: Settings, method: str, arguments: dict[str, Any] | None, records: Any) -> Any:
@@ -72,13 +110,17 @@ def digest(value: Any) -> str:
 
 
 def ready(model: Any, settings: Settings, rewards: bool) -> Any:
-    """With an adapter, unless it has one or all weights are to be trained."""
+    """With an adapter, unless all weights are to be trained; of one that it has, a copy is kept as the reference."""
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError("the model is quantised: save it once in 16 or 32 bits and load that")
     model.config.use_cache = False
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if hasattr(model, "peft_config") or not settings.lora:
+    if hasattr(model, "peft_config"):
+        if not rewards:
+            keep_start(model)
+        return model
+    if not settings.lora:
         return model
     from peft import LoraConfig, get_peft_model
 

@@ -184,6 +184,11 @@ class Encoder:
         messages = [user(prompt)] if isinstance(prompt, str) else prompt
         return self._once(self._ids(self.template.prompt(messages, continues)))
 
+    def asked(self, prompt: Text, continues: bool = False) -> list[int]:
+        """The same, cut on its left to `prompt_limit`, which is counted."""
+        tokens = self.prompt(prompt, continues)
+        return self._cut(tokens, len(tokens) if self.prompt_limit is None else self.prompt_limit)
+
     def _encode(self, record: Record) -> Encoded:
         answers = [*answers_of(record)]
         chat = not isinstance(record.prompt, str) or self.chat
@@ -260,14 +265,19 @@ class Encoder:
             if answer in short[:index]:
                 cut = f" once they are cut to {room:,} tokens" if max(map(len, answers)) > room else " in tokens"
                 raise RecordError(f"answers {short.index(answer) + 1} and {index + 1} are the same{cut}")
-        if kept < len(prompt):
-            self.report.prompts_cut += 1
-            self.report.prompt_tokens_cut += len(prompt) - kept
         self.report.answers_cut += sum(len(answer) > room for answer in answers)
         self.report.answer_tokens_cut += sum(max(0, len(answer) - room) for answer in answers)
-        opened = kept < len(prompt) and kept > 1 and prompt[0] == self.bos and prompt.count(self.bos) == 1
+        return Encoded(self._cut(prompt, kept), short)
+
+    def _cut(self, prompt: list[int], kept: int) -> list[int]:
+        """The last tokens of a prompt, and its BOS."""
+        if kept >= len(prompt):
+            return prompt
+        self.report.prompts_cut += 1
+        self.report.prompt_tokens_cut += len(prompt) - kept
+        opened = kept > 1 and prompt[0] == self.bos and prompt.count(self.bos) == 1
         head = prompt[:1] if opened else []
-        return Encoded(head + prompt[len(prompt) - kept + len(head) :], short)
+        return head + prompt[len(prompt) - kept + len(head) :]
 
     def _begun(self, bare: list[int], count: bool = False) -> list[int]:
         """The tokens of a plain prompt with what the tokenizer puts before a text."""

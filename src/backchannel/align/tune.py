@@ -2,9 +2,9 @@
 
     records -> tokens -> held-out prompts apart -> the reference's log-probabilities -> training -> judging
 
-The reference is the model without its adapter or, where all weights are trained, as it was given. It is measured before
-training begins, so that no second model is held, and none can be trained by mistake. Answers are drawn before and
-after, from the same prompts.
+The reference is the model as it was given: without its new adapter, or with a frozen copy of the adapter that it had.
+It is measured before training begins, so that no second model is held, and none can be trained by mistake. Answers are
+drawn before and after, from the same prompts.
 
 `tune(model, tokenizer, records, dpo(beta=0.1), Path("tuned"))` changes `model` in place: an adapter is put on it,
 unless it has one or `lora` is 0. The folder gets `model/` (the adapter, or all weights, with the tokenizer),
@@ -13,6 +13,7 @@ unless it has one or `lora` is 0. The folder gets `model/` (the adapter, or all 
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,21 +23,22 @@ import torch
 from torch import Tensor, nn
 
 from backchannel.align.asked import Asked
+from backchannel.align.baseline import Yardstick, alternating, mismatched
 from backchannel.align.evaluate import held_out, split
-from backchannel.align.examples import Example, examples, reads_field
+from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge, told
 from backchannel.align.load import note_use
 from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers
-from backchannel.align.reference import kept_logs
+from backchannel.align.reference import START, kept_logs
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import begin, described, outfit, ready, training_arguments
+from backchannel.align.start import Whole, begin, described, outfit, ready, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
-from backchannel.parts.objectives import Objective, Scores, Singles
+from backchannel.parts.objectives import Objective, Scores
 
 Tell = Callable[[str, float], None]
 Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
@@ -86,8 +88,6 @@ def tune(
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)
     tell("reading", 0.0)
     every, notes = examples(records, encoder, objective, skip_bad_rows)
-    if objective.reads is Singles and reads_field(objective, "baseline"):
-        notes.append("this objective's reference point stays at 0: it is not estimated while training goes on")
     train, held = split(every, settings.held_out, settings.seed)
     read = [[each.prompt, each.answers, each.facts, *(each.why or ())] for each in every]
     start = described(model, settings, method, arguments, read)
@@ -105,8 +105,9 @@ def tune(
             tell("measuring the reference", 0.0)
             with args.main_process_first(desc="measuring the reference"):
                 train, held = _with_reference(answers, train, held, out / "reference.safetensors")
+    yardstick = None if answers is None else _yardstick(objective, answers, train, settings, out)
     interrupt, guards = Interrupt(), Guards()
-    loop = Loop(model, args, train, objective, logs, [Progress(tell), interrupt, guards])
+    loop = Loop(model, args, train, objective, logs, [Progress(tell), interrupt, guards, Whole()], yardstick)
     before = _held(loop.model, objective, held, logs, settings)
     draw = sampler or Transformers(loop.model, encoder.ends, encoder.pad, settings.most, settings.temperature)
     asked = Asked([(each.record.prompt, each.prompt) for each in held], draw, tokenizer, encoder.ends, settings.seed)
@@ -115,13 +116,15 @@ def tune(
     early = asked.answers()
     asked.tried(early, judge, judge_name)
     begun = time.monotonic()
-    with interrupt.listening():
-        loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with interrupt.listening():
+            loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except FloatingPointError as error:
+        _keep(loop, tokenizer, out)
+        raise FloatingPointError(f"{error}; what was trained before lies in {out / 'model'}") from None
     seconds = time.monotonic() - begun
     tell("saving", 1.0)
-    loop.save_model(str(out / "model"))
-    if loop.is_world_process_zero():
-        saved(out / "model", tokenizer)
+    _keep(loop, tokenizer, out)
     tell("answers after", 0.0)
     if rewards:
         note_use(out / "model", settings.chat)
@@ -133,7 +136,7 @@ def tune(
         records=len(every),
         trained_on=len(train),
         before=before,
-        after=_held(loop.model, objective, held, logs, settings),
+        after=_held(loop.model, objective, held, logs, settings, loop.baseline),
         drawn=None if answers is None else asked.shown(early, late, judge, judge_name, answers),
         history=[{k: float(v) for k, v in each.items()} for each in loop.state.log_history if "loss" in each],
         steps=loop.state.global_step,
@@ -142,6 +145,12 @@ def tune(
         notes=notes + guards.notes + told(judge),
         **outfit(model),
     )
+
+
+def _keep(loop: Loop, tokenizer: Any, out: Path) -> None:
+    loop.save_model(str(out / "model"))
+    if loop.is_world_process_zero():
+        saved(out / "model", tokenizer)
 
 
 def sums(answers: Answers) -> Logs:
@@ -187,19 +196,35 @@ def _with_reference(
     return found[: len(train)], found[len(train) :]
 
 
-def _held(model: Any, objective: Any, held: list[Example], logs: Any, settings: Settings) -> Any:
+def _yardstick(
+    objective: Objective[Any], answers: Answers, train: list[Example], settings: Settings, out: Path
+) -> Yardstick | None:
+    """For losses that need one: what it measures, with what the reference says of that."""
+    if objective.baseline is None:
+        return None
+    count = 2 * (settings.batch // 2 or 1)
+    if objective.baseline.of == "own":
+        return Yardstick(objective.baseline, alternating(train), count)
+    others, _ = _with_reference(answers, mismatched(train), [], out / "mismatched.safetensors")
+    return Yardstick(objective.baseline, others, count)
+
+
+def _held(
+    model: Any, objective: Any, held: list[Example], logs: Any, settings: Settings, baseline: float | None = None
+) -> Any:
     if not held:
         return None
     training = model.training
     model.eval()
     try:
-        return held_out(objective, held, lambda some: logs(model, some), settings.micro)
+        return held_out(objective, held, lambda some: logs(model, some), settings.micro, baseline)
     finally:
         model.train(training)
 
 
 def saved(folder: Path, tokenizer: Any) -> None:
-    """The tokenizer beside a model; what others leave there goes: a card's template, and pickled settings."""
+    """The tokenizer beside a model; what others leave there goes: a card's template, pickled settings, a reference."""
     tokenizer.save_pretrained(str(folder))
+    shutil.rmtree(folder / START, ignore_errors=True)
     for name in ("README.md", "training_args.bin"):
         (folder / name).unlink(missing_ok=True)

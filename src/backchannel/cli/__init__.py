@@ -85,7 +85,7 @@ def _run() -> int:
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
         _discard_output()
         return 141
-    except (ValueError, KeyError, OSError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, OSError, ArithmeticError, MemoryError) as error:
         print(f"backchannel: {message(error)}", file=sys.stderr)
     try:
         sys.stdout.flush()

@@ -57,6 +57,9 @@ def align(
     lora: Annotated[
         int, typer.Option(min=0, help="Rank of the adapter; 0: all weights.", rich_help_panel=TRAINING)
     ] = 16,
+    prompt_limit: Annotated[
+        int | None, typer.Option(min=1, help="Cut longer prompts on their left.", rich_help_panel=TRAINING)
+    ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Tokens of prompt and answer.", rich_help_panel=TRAINING)] = 1024,
     chat: Annotated[
         bool, typer.Option("--chat", help="Apply the chat template to plain prompts.", rich_help_panel=TRAINING)
@@ -65,7 +68,7 @@ def align(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Less memory, more time.", rich_help_panel=TRAINING)
     ] = False,
-    save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 0,
+    save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Of drawing and learning.", rich_help_panel=DRAWING)] = 3,
     prompts: Annotated[int, typer.Option(min=1, help="In a round.", rich_help_panel=DRAWING)] = 64,
     group: Annotated[
@@ -95,6 +98,7 @@ def align(
 
     settings = Settings(
         epochs=epochs, steps=steps, batch=batch, micro=micro, learning_rate=learning_rate, lora=lora, limit=limit,
+        prompt_limit=prompt_limit,
         chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
         save=save, seed=seed,
     )  # fmt: skip
@@ -103,8 +107,8 @@ def align(
     recipe = hasattr(made, "answers")
     check(out)
     records = read(data, skip_bad_rows=skip_bad_rows)
-    first = next(iter(records))  # what cannot be read is said before a model is loaded
-    del first
+    if data != "-":
+        next(iter(records))  # what cannot be read is said before a model is loaded
     asked, name = _judge(judge, reward_model, judge_url, judge_model)
     if recipe and asked is None:
         raise ValueError(
@@ -147,7 +151,7 @@ def align(
     else:
         _print(tuned, written)
     if not tuned.finished:
-        print(f"stopped after step {tuned.steps}: --resume goes on", file=sys.stderr)
+        print(f"stopped after step {tuned.steps}" + ("" if recipe else ": --resume goes on"), file=sys.stderr)
         raise typer.Exit(130)
 
 
@@ -185,6 +189,9 @@ def _made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
         if not equals or name not in known:
             raise ValueError(f"--set takes {', '.join(f'{key}=...' for key in known) or 'nothing'}, not {each!r}")
         arguments[name] = _number(name, value)
+        kind = str(known[name].annotation)
+        if not _fits(arguments[name], kind):
+            raise ValueError(f"--set {name} must be of the kind {kind}, which {value!r} is not")
     return found.factory(**arguments), arguments
 
 
@@ -197,6 +204,14 @@ def _number(name: str, text: str) -> Any:
         except ValueError:
             continue
     raise ValueError(f"--set {name} must be a number, true or false, not {text!r}")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value of the command line is what an argument is declared as."""
+    kinds = [each.strip() for each in kind.split("|")]
+    if isinstance(value, bool):
+        return "bool" in kinds
+    return "float" in kinds or (isinstance(value, int) and "int" in kinds)
 
 
 def _needs() -> None:
@@ -272,17 +287,20 @@ def _print(tuned: Any, written: list[Path]) -> None:
     rows = []
     if tuned.before is not None and tuned.after is not None:
         rows.append(["loss on held-out examples", tuned.before.loss, tuned.after.loss])
-        if tuned.after.accuracy is not None:
-            rows.append(["chosen answer gained more", "-", f"{100 * tuned.after.accuracy:.1f} %"])
+        if tuned.after.accuracy is not None and tuned.before.accuracy is not None:
+            shares = [f"{100 * each.accuracy:.1f} %" for each in (tuned.before, tuned.after)]
+            rows.append(["chosen answer ahead (level: half)", *shares])
     if tuned.drawn is not None:
         if tuned.drawn.scores is not None:
             rows.append(["score by the judge", *tuned.drawn.scores])
         rows.append(["tokens of an answer", *tuned.drawn.lengths])
         if tuned.drawn.divergence is not None:
             rows.append(["divergence of an answer, nats", 0.0, tuned.drawn.divergence])
-    print_table(
-        f"{tuned.method} on {tuned.trained_on:,} examples, {tuned.steps:,} steps", ["", "before", "after"], rows
-    )
+    title = f"{tuned.method} on {tuned.trained_on:,} examples, {tuned.steps:,} steps"
+    if rows:
+        print_table(title, ["", "before", "after"], rows)
+    else:
+        print(title)
     print(headline(tuned))
     for note in tuned.notes:
         print(f"note: {note}")

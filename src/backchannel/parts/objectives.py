@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -95,6 +95,14 @@ class Info(NamedTuple):
     margin: Tensor  # [n]
 
 
+class Baseline(NamedTuple):
+    """How the `baseline` of `Singles` is estimated while training goes on."""
+
+    of: Literal["mismatched", "own"]  # answers to other prompts, or examples as they are, good and bad in turns
+    value: Callable[[Tensor, Tensor], Tensor]
+    """Of the log-ratios to the reference of some answers, [n], and of whether they are good, bool[n]: a number."""
+
+
 B = TypeVar("B", Pairs, Singles, Rankings, Rollouts, Scores)
 
 
@@ -110,6 +118,7 @@ class Objective(Generic[B]):
             that count as their length.
         credit: of losses over `Rollouts` that need no critic: the advantages of k answers to each of n prompts, [n, k],
             from their rewards.
+        baseline: of losses over `Singles` that read one: how it is found.
     """
 
     loss: Callable[[B], tuple[Tensor, Any]]
@@ -117,6 +126,7 @@ class Objective(Generic[B]):
     reference: bool = True
     weight: Callable[[B], Tensor] | None = None
     credit: Callable[[Tensor], Tensor] | None = None
+    baseline: Baseline | None = None
 
     def __call__(self, batch: B) -> tuple[Tensor, Any]:
         """The loss of each example, [n], and what to log."""

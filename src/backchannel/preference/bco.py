@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
-from backchannel.parts.objectives import Objective, Singles, known, positive
+from backchannel.parts.objectives import Baseline, Objective, Singles, known, positive
 
 CARD = Card(
     name="BCO",
@@ -75,7 +75,7 @@ def bco(beta: float) -> Objective[Singles]:
         logit = beta * (ratio if singles.baseline is None else ratio - singles.baseline.detach())
         return -logsigmoid(torch.where(known(singles, "good"), logit, -logit)), Info(beta * ratio.detach())  # (2)
 
-    return Objective(objective, Singles)
+    return Objective(objective, Singles, baseline=Baseline("own", middle))
 
 
 def middle(ratios: Tensor, good: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from backchannel.card import Card
-from backchannel.parts.objectives import Objective, Singles, known, positive
+from backchannel.parts.objectives import Baseline, Objective, Singles, known, positive
 
 CARD = Card(
     name="KTO",
@@ -81,9 +81,13 @@ def kto(beta: float, desirable: float = 1.0, undesirable: float = 1.0) -> Object
         loss = torch.where(good, desirable * torch.sigmoid(-gain), undesirable * torch.sigmoid(gain))  # (7), (8)
         return loss, Info(beta * ratio.detach())
 
-    return Objective(objective, Singles)
+    return Objective(objective, Singles, baseline=Baseline("mismatched", _point))
 
 
 def reference_point(policy: Tensor, reference: Tensor) -> Tensor:
     """z0, a number: from log-probabilities of answers to other prompts, as many as a batch has or more."""
     return (policy - reference).mean().clamp(min=0).detach()
+
+
+def _point(ratios: Tensor, good: Tensor) -> Tensor:
+    return reference_point(ratios, torch.zeros_like(ratios))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from backchannel.align.result import Sample, Tuned
+from backchannel.align.result import HeldOut, Sample, Tuned
 from backchannel.report import words
 from backchannel.report.document import document, write
 from backchannel.report.lines import histogram, line
@@ -13,6 +13,7 @@ from backchannel.report.markup import Child, Markup, tag
 from backchannel.report.pieces import scroll, section
 
 SHOWN = 12  # samples
+LEVEL = 1e-3  # margins that are none
 
 CURVES = {
     "loss": "The loss of the training examples in each step. It should fall; where it stays, nothing is learned.",
@@ -52,9 +53,19 @@ def headline(tuned: Tuned) -> str:
         if drawn.interval and drawn.interval[0] <= 0.5 <= drawn.interval[1]:
             return judged + ", which may be chance"
         return judged
-    if tuned.after and tuned.after.accuracy is not None:
-        return f"on held-out pairs the chosen answer gained more in {words.share(tuned.after.accuracy)}"
+    if tuned.after and tuned.before and tuned.after.accuracy is not None:
+        return f"on held-out pairs {_told_apart(tuned.before, tuned.after)}"
+    if tuned.after and tuned.before:
+        return f"on held-out examples the loss went from {tuned.before.loss:.4g} to {tuned.after.loss:.4g}"
     return "tuned, and not judged: nothing was held out"
+
+
+def _told_apart(before: HeldOut, after: HeldOut) -> str:
+    """How often the chosen answer is ahead; what is measured against a reference begins level."""
+    assert after.accuracy is not None
+    if before.accuracy is None or max(map(abs, before.margins), default=0.0) < LEVEL:
+        return f"the chosen answer gained more in {words.share(after.accuracy)}"
+    return f"the chosen answer is ahead in {words.share(after.accuracy)}, and was in {words.share(before.accuracy)}"
 
 
 def _head(tuned: Tuned) -> Markup:
@@ -136,13 +147,11 @@ def _held(tuned: Tuned) -> Markup | None:
     said += f"{after.loss:.4g}."
     if after.accuracy is None:
         return section("Held-out examples", said)
-    said += f" In {words.share(after.accuracy)} of them the chosen answer gained more than the rejected one."
+    said += f" Of the pairs {_told_apart(before, after)}."
     figure = tag(
         "figure",
         histogram(after.margins, f"Margins of {after.count} held-out pairs"),
-        tag(
-            "figcaption", "Margins of held-out pairs after training; left of the line the rejected answer gained more."
-        ),
+        tag("figcaption", "Margins of held-out pairs after training; left of the line the rejected answer is ahead."),
     )
     return section("Held-out pairs", said, figure)
 

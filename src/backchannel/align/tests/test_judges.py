@@ -86,7 +86,7 @@ def test_a_function_that_raises_is_asked_again_and_its_first_reason_kept():
         return len(answer)
 
     judge = Scored(score, "rule")
-    assert judge(["p", "p"], ["aa", "x"], ["b", "y"]).wins == [1.0, None]
+    assert judge(["p", "p"], ["aa", "y"], ["b", "x"]).wins == [1.0, None]
     assert judge.notes == ["the judge said nothing of 1 of 4 answers; the first time: RuntimeError: service down"]
 
 
@@ -105,6 +105,7 @@ def test_a_judge_that_stays_silent_is_asked_seldom_and_heard_when_it_comes_back(
     assert "of 41 of 41 answers; it was asked seldom in the end; the first time: OSError: gone" in judge.notes[0]
     broken[0] = False
     assert judge(["p"] * 40, [f"{i:2}" for i in range(40)], [f"{i:3}" for i in range(40)]).wins[-1] == 0.0
+    assert "seldom" not in judge.notes[0]
 
 
 def test_a_judge_is_tried_before_training():
@@ -323,6 +324,23 @@ def test_drawn_tokens_have_the_models_probabilities():
     with torch.no_grad():
         expected = 4000 * torch.softmax(model(torch.tensor([[3, 4, 5]])).logits[0, -1].double(), 0)
     assert scipy.chisquare(counts.numpy(), expected.numpy() * 4000 / float(expected.sum())).pvalue > 1e-6
+
+
+def test_settings_that_a_model_brings_along_draw_from_nothing_else():
+    model = small_llama()
+    plain = Transformers(model, [END], pad=0, most=6, temperature=1.0)([[3, 4], [5]], 3, seed=1)
+    model.generation_config.repetition_penalty, model.generation_config.min_new_tokens = 5.0, 4
+    model.generation_config.suppress_tokens = [6, 7, 8]
+    assert Transformers(model, [END], pad=0, most=6, temperature=1.0)([[3, 4], [5]], 3, seed=1) == plain
+    assert model.generation_config.repetition_penalty == 5.0  # and are there afterwards
+
+
+def test_answers_end_where_the_model_does():
+    model = small_llama(max_position_embeddings=8)
+    (answer,), _ = Transformers(model, [], pad=0, most=20, temperature=0.0)([[3, 4, 5], [6, 7, 8]], 1, seed=0)
+    assert len(answer) == 5
+    with pytest.raises(ValueError, match="a prompt of 8 tokens leaves no room for an answer within 8"):
+        Transformers(model, [END], pad=0, most=20)([[3] * 8], 1, seed=0)
 
 
 def test_what_cannot_be_drawn():

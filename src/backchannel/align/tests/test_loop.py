@@ -242,14 +242,14 @@ def _watch(*logs):
 
 
 def test_guards_speak_once_and_only_where_something_is_wrong():
-    healthy = [{"loss": 0.69 - 0.01 * i, "margin": 0.02 * i, "chosen_gain": -0.1 * i} for i in range(60)]
+    healthy = [{"loss": 0.69 - 0.01 * i, "accuracy": 0.5 + 0.005 * i, "chosen_gain": -0.1 * i} for i in range(60)]
     assert _watch(*healthy) == []
-    (note,) = _watch(*[{"loss": 0.693147, "margin": 0.0}] * 60)
+    (note,) = _watch(*[{"loss": 0.693147, "accuracy": 0.5}] * 60)
     assert note.startswith(f"the loss has stayed at 0.6931, where it began, for {PATIENCE} steps")
     (note,) = _watch(*[{"loss": 0.5 - 0.001 * i, "chosen_gain": -1.0 * i} for i in range(40)])
     assert note.startswith("chosen answers are 21 nats less likely")
-    (note,) = _watch(*[{"loss": 0.7 + 0.01 * i, "margin": -0.1} for i in range(60)])
-    assert "the margin was below 0" in note
+    (note,) = _watch(*[{"loss": 0.7 + 0.01 * i, "accuracy": 0.5 - 0.005 * i} for i in range(60)])
+    assert "most rejected answers gained more" in note
     (note,) = _watch(*[{"loss": 0.7 - 0.01 * i, "grad_norm": 0.0} for i in range(5)])
     assert "the gradient is 0" in note
 

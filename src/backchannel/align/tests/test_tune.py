@@ -1,23 +1,29 @@
 """Tuning, end to end on a model made in memory: it learns, is judged, resumes, and refuses what cannot be."""
 
 import json
+import shutil
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="tuning is torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
 
+from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification  # noqa: E402
 
-from backchannel.align.evaluate import split  # noqa: E402
-from backchannel.align.examples import Example  # noqa: E402
+from backchannel.align.evaluate import agreement, split  # noqa: E402
+from backchannel.align.examples import Example, examples  # noqa: E402
 from backchannel.align.judges import Scored  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.rewards import reward_scores  # noqa: E402
+from backchannel.align.tokens import Encoder  # noqa: E402
 from backchannel.align.tune import tune  # noqa: E402
-from backchannel.lm.answers import Rated  # noqa: E402
-from backchannel.parts.objectives import Info, Objective, Scores  # noqa: E402
+from backchannel.lm.answers import Preference, Rated  # noqa: E402
+from backchannel.parts.objectives import Info, Objective, Pairs, Scores  # noqa: E402
+from backchannel.preference.bco import bco  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.preference.kto import kto  # noqa: E402
+from backchannel.preference.sft import sft  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
@@ -135,3 +141,104 @@ def test_the_start_is_written_down(tmp_path):
     assert said["method"] == "dpo"
     assert said["arguments"] == {"beta": 0.1}
     assert said["settings"]["steps"] == 2
+
+
+def test_an_adapter_that_goes_on_is_its_own_reference(tmp_path):
+    first = _tune(tmp_path / "a", objective=sft(), epochs=2)
+    assert first.finished
+    base = small_llama()
+    given = PeftModel.from_pretrained(base, str(tmp_path / "a" / "model"), is_trainable=True)
+    still = _tune(tmp_path / "b", model=given, steps=1, learning_rate=1e-9)
+    assert still.before.loss == pytest.approx(0.693147, abs=1e-5)
+    assert max(map(abs, still.before.margins)) < 1e-5
+    assert still.drawn.divergence == pytest.approx(0, abs=1e-4)
+    given = PeftModel.from_pretrained(small_llama(), str(tmp_path / "a" / "model"), is_trainable=True)
+    whole = _tune(tmp_path / "c", model=given, save=3, steps=6)
+    assert whole.drawn.divergence > 0.01
+    assert sorted(each.name for each in (tmp_path / "c" / "model").iterdir() if each.is_dir()) == []
+    given = PeftModel.from_pretrained(small_llama(), str(tmp_path / "a" / "model"), is_trainable=True)
+    shutil.rmtree(tmp_path / "c" / "checkpoints" / "checkpoint-6")
+    again = _tune(tmp_path / "c", model=given, save=3, steps=6, resume=True)
+    assert again.after.loss == pytest.approx(whole.after.loss, abs=1e-6)
+    assert again.drawn.divergence == pytest.approx(whole.drawn.divergence, abs=1e-4)
+    given = PeftModel.from_pretrained(small_llama(), str(tmp_path / "c" / "model"))
+    with pytest.raises(AssertionError), torch.no_grad():  # what was saved is the tuned adapter, not the one from before
+        torch.testing.assert_close(*_logits(given, tmp_path / "a" / "model"))
+
+
+def _logits(model, folder):
+    other = PeftModel.from_pretrained(small_llama(), str(folder))
+    seen = torch.tensor([[3, 4, 5, 6]])
+    return model(seen).logits, other(seen).logits
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+    few = word_pairs(60)
+    whole = _tune(tmp_path, few, save=3, steps=6)
+    folder = tmp_path / "checkpoints"
+    optimizer = folder / "checkpoint-6" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    (folder / "checkpoint-9").mkdir()
+    again = _tune(tmp_path, few, save=3, steps=6, resume=True)
+    assert [each["step"] for each in again.history] == [1, 2, 3, 4, 5, 6]
+    assert again.after.loss == pytest.approx(whole.after.loss, abs=1e-6)
+    start = tmp_path / "start.json"
+    start.write_text(start.read_text()[:40])
+    with pytest.raises(ValueError, match=r"start\.json cannot be read"):
+        _tune(tmp_path, few, save=3, steps=6, resume=True)
+    shutil.rmtree(tmp_path / "model")
+    for each in folder.glob("checkpoint-*"):
+        (each / "whole.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="there is nothing to resume"):
+        _tune(tmp_path, few, save=3, steps=6, resume=True)
+    assert _tune(tmp_path, few, steps=1, save=0).steps == 1  # torn checkpoints bar no new run
+    with pytest.raises(ValueError, match="holds a model of an earlier run"):
+        _tune(tmp_path, few, steps=1)
+
+
+def test_what_changes_no_number_may_change_on_resuming(tmp_path):
+    few = word_pairs(60)
+    _tune(tmp_path, few, save=3, steps=6)
+    again = _tune(tmp_path, few, save=2, micro=8, steps=6, resume=True)
+    assert again.steps == 6
+
+
+def test_what_was_trained_is_kept_where_the_loss_ends(tmp_path):
+    def bursts(pairs):
+        h = pairs.policy_chosen - pairs.reference_chosen
+        return torch.where(h.detach().abs().max() > 0, torch.nan, 1.0) * -h, Info(h.detach())
+
+    with pytest.raises(FloatingPointError, match="what was trained before lies in"):
+        _tune(tmp_path, word_pairs(60), objective=Objective(bursts, Pairs), held_out=0.0)
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("objective", [kto(0.1), bco(0.1)], ids=["kto", "bco"])
+def test_the_point_between_good_and_bad_moves_with_the_model(tmp_path, objective):
+    found = _tune(tmp_path, objective=objective)
+    assert found.before.loss == pytest.approx(0.5 if objective.baseline.of == "mismatched" else 0.693147, abs=1e-4)
+    assert found.after.loss < found.before.loss
+    assert not any("reference point" in note for note in found.notes)
+
+
+def test_prompts_that_are_cut_are_held_out_whole(tmp_path):
+    # Three pairs of each prompt, with answers of different lengths: in tokens the prompt is cut in three ways.
+    records = [
+        Preference(" ".join(f"w{(i + j) % 20}" for j in range(12)), " w1" * (3 * k + 1), " w2" * (3 * k + 1))
+        for i in range(20)
+        for k in range(3)
+    ]
+    encoder = Encoder(word_tokenizer(), 16)
+    some, _ = examples(records, encoder, dpo(0.1))
+    assert len({tuple(each.prompt) for each in some}) > 20
+    train, held = split(some, 0.3, seed=0)
+    assert {each.record.prompt for each in held}.isdisjoint({each.record.prompt for each in train})
+
+
+def test_who_is_right_of_pairs_with_strengths_and_ties():
+    facts = [{}, {}, {"strength": 0.9}, {"strength": 0.05}, {"strength": 0.05}, {"strength": 0.5}, {"tie": True}, {}]
+    some = [Example(Rated("w1", " w2"), [3], [[4]], each) for each in facts]
+    found = agreement(some, torch.tensor([1.0, -1.0, 2.0, -2.0, 2.0, 3.0, -3.0, 0.0]))
+    assert found[:5].tolist() == [1, 0, 1, 1, 0]
+    assert torch.isnan(found[5:7]).all()
+    assert found[7] == 0.5

@@ -34,7 +34,7 @@ def test_it_says_what_came_of_it():
     text = page(_tuned())
     assert "75.0 % of the answers from after training are better than those from before" in text
     assert "3.2 nats" in text or "3.3 nats" in text
-    assert "In 80.0 % of them the chosen answer gained more than the rejected one" in text
+    assert "Of the pairs the chosen answer gained more in 80.0 %." in text
     assert "one &lt;thing&gt;" in text
     assert "&lt;b&gt;prompt&lt;/b&gt;" in text
     assert "<b>prompt" not in text
@@ -50,6 +50,14 @@ def test_it_says_what_came_of_it():
     [
         ({}, "75.0 % of the answers from after training are better than those from before"),
         ({"drawn": None}, "on held-out pairs the chosen answer gained more in 80.0 %"),
+        (  # a loss without a reference does not begin level
+            {"drawn": None, "before": HeldOut(10, 0.9, 0.3, [-1.0] * 7 + [1.0] * 3)},
+            "on held-out pairs the chosen answer is ahead in 80.0 %, and was in 30.0 %",
+        ),
+        (
+            {"drawn": None, "before": HeldOut(10, 0.9), "after": HeldOut(10, 0.5)},
+            "on held-out examples the loss went from 0.9 to 0.5",
+        ),
         ({"drawn": None, "after": None, "before": None}, "tuned, and not judged: nothing was held out"),
     ],
 )
