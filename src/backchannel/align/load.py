@@ -11,6 +11,8 @@ with that adapter, to go on with.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,8 @@ def load_model(name: str, rewards: bool = False) -> tuple[Any, Any]:
         else:
             if not file:
                 _fits(path, transformers.AutoConfig.from_pretrained(name), rewards)
-            model = kind.from_pretrained(name, dtype=torch.float32, **file, **more)
+            with _quiet() if rewards else nullcontext():
+                model = kind.from_pretrained(name, dtype=torch.float32, **file, **more)
     except RefusedError:
         raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -153,6 +156,19 @@ def _with_adapter(base: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the report that a head is new: it will be trained, or comes from an adapter; else it is refused."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _unmark(model: Any) -> None:
