@@ -9,7 +9,7 @@ import torch
 
 from backchannel.align.evaluate import drawn
 from backchannel.align.judges import Judge, tried
-from backchannel.align.model import Answers
+from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import reference_logs
 from backchannel.align.result import Drawn
 from backchannel.align.sampler import Sampler
@@ -53,16 +53,22 @@ class Asked:
             (text, len(each), bool(each) and each[-1] in self.ends) for text, each in zip(texts, answers, strict=True)
         ]
 
-    @torch.no_grad()
     def _divergence(self, model: Answers, answers: list[list[int]]) -> float | None:
         """The mean log-ratio of answers to the model without its adapter; None where it has none."""
         if not hasattr(model.model, "peft_config"):
             return None
-        training = model.training
-        model.eval()
-        total = 0.0
-        for (_, prompt), answer in zip(self.prompts, answers, strict=True):
+        return away(model, [(prompt, answer) for (_, prompt), answer in zip(self.prompts, answers, strict=True)])
+
+
+@torch.no_grad()
+def away(model: Answers, answers: Sequence[tuple[list[int], list[int]]]) -> float:
+    """The mean log-ratio to the reference of answers, each with its prompt before it, in tokens.
+
+    Of answers that the model drew it estimates its divergence from the reference, in nats.
+    """
+    found = []
+    with evaluating(model):
+        for prompt, answer in answers:
             now, then = model([prompt], [[answer]]), reference_logs(model, [prompt], [[answer]])
-            total += float(now.sums() - then.sums())
-        model.train(training)
-        return total / len(answers)
+            found.append(float(now.sums() - then.sums()))
+    return sum(found) / len(found)

@@ -24,7 +24,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from backchannel.align.asked import Asked
+from backchannel.align.asked import Asked, away
 from backchannel.align.examples import Example
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge, told
@@ -104,6 +104,7 @@ def improve(
     order, rng = itertools.cycle(train), torch.Generator().manual_seed(settings.seed)
     logs = token_logs(answers) if isinstance(recipe, PolicyGradient) else sums(answers)
     interrupt, guards, left, history = Interrupt(save=False), Guards(), Counter[str](), []
+    path: list[tuple[float, float]] = []
     begun, steps = time.monotonic(), 0
     for each in range(rounds):
         tell(f"round {each + 1}: answering", each / rounds)
@@ -116,6 +117,13 @@ def improve(
             guards.notes.append(f"the judge said nothing of round {each + 1}: the run ends before it")
             break
         some, drawn = [some[i] for i in kept], [drawn[i] for i in kept]
+        if not mixed:
+            path.append(
+                (
+                    float(scores.mean()),
+                    away(answers, [(each[1], row[0]) for each, row in zip(some, drawn, strict=True)]),
+                )
+            )
         if isinstance(recipe, PolicyGradient):
             chosen = rolled(answers, recipe, some, drawn, scores)
         else:
@@ -152,6 +160,7 @@ def improve(
         steps=steps,
         finished=not interrupt.asked,
         seconds=seconds,
+        rounds=path,
         notes=[*encoder.report.sentences(), *answers.notes, *guards.notes, *told(judge)]
         + [f"{count:,} {why} were left out" for why, count in left.items()],
         **outfit(model),

@@ -134,6 +134,7 @@ class Tuned(msgspec.Struct):
         finished: False if it was stopped.
         seconds: of training alone; `memory` in bytes, the most that the process held.
         notes: what a user should know.
+        rounds: of a recipe: the mean score of the answers that a round drew, and their divergence from the start.
     """
 
     model: str
@@ -155,3 +156,4 @@ class Tuned(msgspec.Struct):
     versions: dict[str, str]
     notes: list[str]
     command: str = ""
+    rounds: list[tuple[float, float]] = []

@@ -63,3 +63,15 @@ def histogram(values: Sequence[float], said: str, middle: float = 0.0, most: int
     ]
     at = percent(across.at(middle))
     return plot(170, top, spaced(across), [*bars, tag("line", x1=at, x2=at, y1="0", y2="100%", class_="own")], said)
+
+
+def track(x: Sequence[float], y: Sequence[float], said: str) -> Markup:
+    """Points joined in their order, the last one larger; `said` is for those who cannot see it."""
+    axis, across = scale(y), scale([0.0, *x])
+    places = [(across.at(a), 100 - axis.at(b)) for a, b in zip(x, y, strict=True)]
+    dots = [
+        tag("circle", cx=percent(a), cy=percent(b), r="5" if i == len(places) else "3", class_="speck")
+        for i, (a, b) in enumerate(places, 1)
+    ]
+    way = tag("path", d=path([(10 * a, 10 * b) for a, b in places]), class_="curve", vector_effect="non-scaling-stroke")
+    return plot(190, axis, spaced(across), [box(way), *dots], said)

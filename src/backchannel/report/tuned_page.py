@@ -8,7 +8,7 @@ import os
 from backchannel.align.result import HeldOut, Sample, Tuned
 from backchannel.report import words
 from backchannel.report.document import document, write
-from backchannel.report.lines import histogram, line
+from backchannel.report.lines import histogram, line, track
 from backchannel.report.markup import Child, Markup, tag
 from backchannel.report.pieces import scroll, section
 
@@ -41,7 +41,7 @@ def write_page(tuned: Tuned, path: str | os.PathLike[str]) -> None:
 
 def page(tuned: Tuned) -> str:
     """The page as text."""
-    parts = [each(tuned) for each in (_head, _judged, _samples, _held, _curves, _how, _limits)]
+    parts = [each(tuned) for each in (_head, _judged, _samples, _held, _rounds, _curves, _how, _limits)]
     return document(f"{tuned.method}: {headline(tuned)}", *parts)
 
 
@@ -168,6 +168,26 @@ def _curves(tuned: Tuned) -> Markup | None:
         figure = tag("figure", line(steps, values, label, level), tag("figcaption", said))
         panels.append(tag("div", tag("h3", NAMES[name]), figure, class_="panel"))
     return section("Training, step by step", "", tag("div", *panels, class_="panels wide")) if panels else None
+
+
+def _rounds(tuned: Tuned) -> Markup | None:
+    """Score against divergence: what was bought, and at what price."""
+    if len(tuned.rounds) < 2:
+        return None
+    scores, distances = zip(*tuned.rounds, strict=True)
+    label = f"Score {scores[0]:.3g} at {distances[0]:.2g} nats, {scores[-1]:.3g} at {distances[-1]:.2g}"
+    figure = tag(
+        "figure",
+        track(distances, scores, label),
+        tag(
+            "figcaption", "The mean score of a round's answers against their divergence from the model before, in nats."
+        ),
+    )
+    said = (
+        "A round is drawn from the model as it is, and judged. Where the score rises no more and the divergence does, "
+        "the model learns to please the judge."
+    )
+    return section("Score against divergence, round by round", said, figure)
 
 
 def _how(tuned: Tuned) -> Markup:

@@ -43,13 +43,18 @@ def test_a_model_improves_by_its_own_answers(tmp_path):
 
     found = _improve(tmp_path, judge=judge, epochs=4, learning_rate=0.01)
     drawn = len(heard) // 3 // 384 * 384  # 6 pairs of two answers to each of 32 prompts a round; then the last look
-    rounds = [sum(heard[i : i + 384]) / 384 for i in range(0, 3 * drawn, 384)]
+    assert drawn == 384
+    rounds = [score for score, _ in found.rounds]
+    windows = [sum(heard[i : i + 384]) / 384 for i in range(0, 3 * drawn, 384)]
+    assert rounds == pytest.approx(windows, abs=0.1)  # which are off by the look before training
     assert rounds[0] < -1
     assert rounds[1] > rounds[0] + 1
     assert rounds[2] > rounds[1] + 1
     assert found.drawn.divergence > 0.2
     assert found.drawn.scores[1] > found.drawn.scores[0]
     assert found.steps == 3 * 8
+    assert found.rounds[0][1] == pytest.approx(0, abs=1e-5)
+    assert 0.05 < found.rounds[1][1] < found.rounds[2][1]
     assert [each["step"] for each in found.history] == list(range(1, 25))
     assert found.history[-1]["margin"] > 0.02
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()

@@ -45,6 +45,12 @@ def test_it_says_what_came_of_it():
     assert re.search(r"<strong>after</strong>", text)  # the better answer stands out
 
 
+def test_rounds_are_drawn_against_their_divergence():
+    assert "round by round" not in page(_tuned())
+    text = page(_tuned(rounds=[(0.5, 0.0), (1.25, 0.4), (1.5, 1.75)]))
+    assert "Score 0.5 at 0 nats, 1.5 at 1.8" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
