@@ -148,6 +148,8 @@ def tune(
 
 
 def _keep(loop: Loop, tokenizer: Any, out: Path) -> None:
+    if loop.model is not None:
+        loop.model.config.use_cache = True  # off for training alone
     loop.save_model(str(out / "model"))
     if loop.is_world_process_zero():
         saved(out / "model", tokenizer)

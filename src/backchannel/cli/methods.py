@@ -54,18 +54,25 @@ def find(
 
 @app.command()
 def show(key: str, as_json: AsJson = False) -> None:
-    """Print a method's chapter: what it does, its equations, its deviations, its status."""
+    """Print a method's chapter: what it does, its equations, its deviations, its arguments, its status."""
     entry = _entry(key)
-    text = resources.files("backchannel").joinpath(entry["family"], f"{key}.py").read_text()
-    chapter = ast.get_docstring(ast.parse(text)) or ""
+    module = ast.parse(resources.files("backchannel").joinpath(entry["family"], f"{key}.py").read_text())
+    chapter, call = ast.get_docstring(module) or "", _call(module, key)
     if as_json:
-        print_json({**entry, "chapter": chapter})
+        print_json({**entry, "chapter": chapter, "call": call})
         return
-    print(chapter)
+    print(f"{chapter}\n\n{call}")
     facts = [
         f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in entry.items() if value
     ]
     print("\n" + "\n".join(facts))
+
+
+def _call(module: ast.Module, key: str) -> str:
+    """How a method is made: its signature, and what its arguments mean."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    made = next(each for each in module.body if isinstance(each, kinds) and each.name == key)
+    return f"{key}({ast.unparse(made.args)})\n\n{ast.get_docstring(made) or ''}".rstrip()
 
 
 @app.command()

@@ -46,6 +46,9 @@ def test_find_and_show():
     assert {"row", "status"} <= set(found[0])
     code, out, _ = call("show", "exp3")
     assert "(11.6)" in out
+    assert "exp3(arms: int" in out
+    assert "Args:\n    arms:" in out
+    assert "reflexion(lm: LanguageModel" in call("show", "reflexion")[1]
     code, _, said = call("show", "exp4")
     assert code == 2
     assert "did you mean exp3" in said
