@@ -123,7 +123,7 @@ def test_a_judge_is_tried_before_training():
         tried(Scored(lambda prompt, answer: math.nan, "nan"), "nan", ["p", "q"], ["a", "b"])
     down = _Judge(lambda a, b: _raise(LanguageModelError("http://x: no connection")))
     with pytest.raises(ValueError, match=r"the judge m said nothing of answers .*: http://x: no connection"):
-        tried(Compared(down), "m", ["p"] * 9, list("abcdefghi"))
+        tried(Compared(down), "m", ["p"] * 20, list("abcdefghijklmnopqrst"))
     assert down.calls == 3
     tried(None, "", ["p"], ["a"])
     tried(lambda prompts, first, second: Verdict([None]), "empty answers", ["p"], [""])

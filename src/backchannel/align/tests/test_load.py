@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="models are torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
 
 from backchannel.align.examples import Example  # noqa: E402
+from backchannel.align.judges import tried  # noqa: E402
 from backchannel.align.load import how_used, load_model, load_rewards, note_use  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.rewards import RewardJudge, reward_scores  # noqa: E402
@@ -110,6 +111,7 @@ def test_long_prompts_are_cut_to_what_a_reward_model_reads(place):
         hidden = judge.model.model(torch.tensor([ids]))[0][0, -1]
         assert verdict.scores[0][0] == pytest.approx(float(judge.model.score(hidden)), abs=1e-5)
     assert judge(["w1"], ["  "], ["w3"]) == ([None], None)
+    tried(RewardJudge(place / "scores"), "rewards", ["w1"], ["  "])  # an empty answer is no fault of the judge
     assert RewardJudge(place / "scores")(["w1"], ["w2"], ["w3"]).wins[0] is not None
 
 
