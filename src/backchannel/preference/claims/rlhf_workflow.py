@@ -66,15 +66,16 @@ def claim(seed: int, full: bool) -> Evidence:
     share = _at_equal_divergence(first, paths["reward model: best and worst of 8"], paths["DPO on the labels"])
 
     def draw(figure: Any) -> None:
-        panels = figure.subplots(1, 2)
+        panels = figure.subplots(1, 3)
         for name, path in paths.items():
             every = [first, *path]
-            for axes, measure in zip(panels, ("gold", "proxy"), strict=True):
+            for axes, measure in zip(panels[:2], ("gold", "proxy"), strict=True):
                 away = [each.divergence for each in every]
                 axes.plot(away, [getattr(each, measure) for each in every], marker=".", label=name)
         panels[0].set(xlabel="divergence from the start", ylabel="true reward")
         panels[1].set(xlabel="divergence from the start", ylabel="reward model's score")
-        panels[0].legend()
+        panels[2].axis("off")
+        panels[2].legend(*panels[0].get_legend_handles_labels(), loc="center")
 
     return Evidence(
         statement="Extremes of eight own answers teach more than random pairs, as far as the judge is right.",
