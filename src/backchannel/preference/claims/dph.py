@@ -10,9 +10,9 @@ means: 8 answers at temperature 0.5, of which a reward picks one.
 1. best of 8 by the head is right at least 5 points more often than imitation alone is, greedy or at that temperature;
 2. the perplexity of held-out demonstrations is within 1 percent of imitation alone, and DPO's is higher by more.
 
-Not met on most seeds: more right answers than DPO's own. DPO moves to where right answers are, at twice the perplexity;
-a head can only pick from what the imitator says. By the gold reward, in which clutter counts too, what the head picks is
-ahead of greedy DPO. `full` adds the contrastive loss, cDPO and a separate reward model.
+Not met on most seeds: more right answers than DPO's own. DPO moves to where right answers are, at twice the
+perplexity; a head can only pick from what the imitator says. By the gold reward, in which clutter counts too, what the
+head picks is ahead of greedy DPO. `full` adds the contrastive loss, cDPO and a separate reward model.
 """
 
 from __future__ import annotations
