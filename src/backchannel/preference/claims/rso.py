@@ -10,10 +10,10 @@ rejection sampling and labelled by a reward model (rso-sample-rank) beat pairs o
    the 64 and r_max falls: the divergence grows beyond all bounds.
 2. The limits of beta: the best 8, and the first 8.
 3. A tiny transformer with a known reward, not part of the verdict. The direct data are a crowd's answers, compared by
-   an annotator who is wrong now and then (Bradley and Terry on twice the gold reward); the reward that ranks the model's
-   own answers is the annotator's. With as many pairs and steps and the same gamma and learning rate, rso-sample-rank
-   ends above both others on two seeds of three, with both losses, and below both on the third. Between these two there
-   is hardly a difference: our supervised model was trained on this very crowd.
+   an annotator who is wrong now and then (Bradley and Terry on twice the gold reward); the reward that ranks the
+   model's own answers is the annotator's. With as many pairs and steps and the same gamma and learning rate,
+   rso-sample-rank ends above both others on two seeds of three, with both losses, and below both on the third. Between
+   these two there is hardly a difference: our supervised model was trained on this very crowd.
 
 Imitation of the best of as many candidates (RAFT) ends above all pairs. LOG.md tells of other settings and of a reward
 model. PPO, T5-XXL and human raters are out of reach here.
@@ -88,13 +88,15 @@ def claim(seed: int, full: bool) -> Evidence:
         one.plot([row[0] for row in table], [row[2] for row in table], "s-", label="8 accepted")
         one.axhline(0.02, color="0.5", linestyle=":")
         one.set(xscale="log", yscale="log", xlabel="beta", ylabel="divergence from the optimum", title="64 candidates")
-        one.legend()
+        one.set_xticks(BETAS, [f"{beta:g}" for beta in BETAS])
+        one.minorticks_off()
+        one.legend(loc="center right")
         for i, loss in enumerate(LOSSES):
             names = [name for kind, name in found if kind == loss]
             other.bar([k + 0.4 * i for k in range(3)], [found[loss, name].gold for name in names], 0.4, label=loss)
         other.set_xticks([0.2, 1.2, 2.2], ["direct", "sft", "rso"])
         other.set(ylabel="gold reward", title="pairs from")
-        other.legend()
+        other.legend(loc="lower right")
 
     return Evidence(
         "rejection sampling draws from the optimal policy wherever a pass accepts as many as are wanted",
