@@ -42,8 +42,10 @@ def load_model(name: str, rewards: bool = False) -> tuple[Any, Any]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ValueError(f"there is no file {path}")
+        path = path.resolve()  # an adapter's settings name it
         name, file = str(path.parent), {"gguf_file": path.name}
     elif path.is_dir():
+        path = path.resolve()
         name = str(path)
         if not any((path / each).is_file() for each in FILES):
             raise ValueError(

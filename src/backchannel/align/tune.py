@@ -120,14 +120,12 @@ def tune(
         with interrupt.listening():
             loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except FloatingPointError as error:
-        _keep(loop, tokenizer, out)
+        _keep(loop, tokenizer, out, settings)
         raise FloatingPointError(f"{error}; what was trained before lies in {out / 'model'}") from None
     seconds = time.monotonic() - begun
     tell("saving", 1.0)
-    _keep(loop, tokenizer, out)
+    _keep(loop, tokenizer, out, settings)
     tell("answers after", 0.0)
-    if rewards:
-        note_use(out / "model", settings.chat)
     late = asked.answers()
     return Tuned(
         method=method,
@@ -147,12 +145,14 @@ def tune(
     )
 
 
-def _keep(loop: Loop, tokenizer: Any, out: Path) -> None:
-    if loop.model is not None:
-        loop.model.config.use_cache = True  # off for training alone
+def _keep(loop: Loop, tokenizer: Any, out: Path, settings: Settings) -> None:
+    config: Any = getattr(loop.model, "config", None)
+    config.use_cache = True  # off for training alone
     loop.save_model(str(out / "model"))
     if loop.is_world_process_zero():
         saved(out / "model", tokenizer)
+        if loop.objective.reads is Scores:
+            note_use(out / "model", settings.chat)
 
 
 def sums(answers: Answers) -> Logs:
