@@ -47,6 +47,7 @@ CARD = Card(
     neighbour="dpo",
     example={"beta": 0.1},
     strength="strong",
+    first=True,
     extras=("torch",),
 )
 
