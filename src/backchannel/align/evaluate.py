@@ -14,9 +14,10 @@ from torch import Tensor
 
 from backchannel.align.examples import Example, batch, weights
 from backchannel.align.judges import Judge, plain
-from backchannel.align.result import Drawn, HeldOut, Sample
+from backchannel.align.result import Drawn, Entangled, HeldOut, Sample
 from backchannel.lm.answers import Text
 from backchannel.parts.objectives import Objective
+from backchannel.preference.gradient_entanglement import alone, gradient_entanglement, pulls
 from backchannel.preference.ratings_vs_rankings import wilson
 
 
@@ -58,6 +59,24 @@ def held_out(
     told = [each for each in right if not math.isnan(each)]
     found.accuracy = float(np.mean(told)) if told else None
     return found
+
+
+def entangled(
+    objective: Objective[Any],
+    examples: Sequence[Example],
+    sums: Callable[[Sequence[Example]], Tensor],
+    parameters: Sequence[Tensor],
+) -> Entangled:
+    """How the two answers of a few pairs pull at the weights, one pair at a time; `sums` with gradients."""
+    cosines, rises, falls = [], [], []
+    for each in examples:
+        logs = sums([each])
+        found = gradient_entanglement(logs[:1], logs[1:2], parameters)
+        ways = alone(found, pulls(objective, batch(objective, [each], logs.detach())))
+        cosines.append(float(found.cosine.double()))
+        rises.append(bool(ways.rises))
+        falls.append(bool(ways.falls))
+    return Entangled(len(cosines), *(float(np.mean(each)) for each in (cosines, rises, falls)))
 
 
 def agreement(some: Sequence[Example], margin: Tensor) -> Tensor:

@@ -125,6 +125,22 @@ class Drawn(msgspec.Struct):
     divergence: float | None = None
 
 
+class Entangled(msgspec.Struct):
+    """What a further step on a held-out pair alone would do, by the gradients of its two log-probabilities.
+
+    Attributes:
+        count: of pairs that were looked at.
+        cosine: mean, of the two gradients: near 1 the answers move together.
+        rises: share of pairs whose chosen answer would become likelier.
+        falls: share of pairs whose rejected answer would become less likely.
+    """
+
+    count: int
+    cosine: float
+    rises: float
+    falls: float
+
+
 class Tuned(msgspec.Struct):
     """A run of `align`.
 
@@ -157,3 +173,4 @@ class Tuned(msgspec.Struct):
     notes: list[str]
     command: str = ""
     rounds: list[tuple[float, float]] = []
+    entangled: Entangled | None = None

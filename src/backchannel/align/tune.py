@@ -24,22 +24,23 @@ from torch import Tensor, nn
 
 from backchannel.align.asked import Asked
 from backchannel.align.baseline import Yardstick, alternating, mismatched
-from backchannel.align.evaluate import held_out, split
+from backchannel.align.evaluate import entangled, held_out, split
 from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge, told
 from backchannel.align.load import note_use
 from backchannel.align.loop import Interrupt, Loop, Progress
-from backchannel.align.model import Answers
+from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import START, kept_logs
-from backchannel.align.result import Settings, Tuned
+from backchannel.align.result import Entangled, Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
 from backchannel.align.start import Whole, begin, described, outfit, ready, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
-from backchannel.parts.objectives import Objective, Scores
+from backchannel.parts.objectives import Objective, Pairs, Scores
 
+PULLED = 6  # held-out pairs whose gradients are looked at
 Tell = Callable[[str, float], None]
 Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
 
@@ -141,8 +142,20 @@ def tune(
         finished=not interrupt.asked,
         seconds=seconds,
         notes=notes + guards.notes + told(judge),
+        entangled=_entangled(model, objective, held, logs, settings),
         **outfit(model),
     )
+
+
+def _entangled(
+    model: Any, objective: Objective[Any], held: list[Example], logs: Logs, settings: Settings
+) -> Entangled | None:
+    """Of a few held-out pairs, where an adapter is trained: gradients of all weights would fill the memory."""
+    if objective.reads is not Pairs or not held or not settings.lora:
+        return None
+    learned = [each for each in model.parameters() if each.requires_grad]
+    with evaluating(model):
+        return entangled(objective, held[:PULLED], lambda some: logs(model, some), learned)
 
 
 def _keep(loop: Loop, tokenizer: Any, out: Path, settings: Settings) -> None:

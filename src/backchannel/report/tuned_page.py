@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from backchannel.align.result import HeldOut, Sample, Tuned
+from backchannel.align.result import Entangled, HeldOut, Sample, Tuned
 from backchannel.report import words
 from backchannel.report.document import document, write
 from backchannel.report.lines import histogram, line, track
@@ -148,12 +148,22 @@ def _held(tuned: Tuned) -> Markup | None:
     if after.accuracy is None:
         return section("Held-out examples", said)
     said += f" Of the pairs {_told_apart(before, after)}."
+    if tuned.entangled is not None:
+        said += _pulled(tuned.entangled)
     figure = tag(
         "figure",
         histogram(after.margins, f"Margins of {after.count} held-out pairs"),
         tag("figcaption", "Margins of held-out pairs after training; left of the line the rejected answer is ahead."),
     )
     return section("Held-out pairs", said, figure)
+
+
+def _pulled(found: Entangled) -> str:
+    return (
+        f" The gradients of a pair's two answers have a cosine of {found.cosine:.2f} on average ({found.count} pairs): "
+        "near 1 both move together. One more step on a pair alone would make its chosen answer likelier in "
+        f"{words.share(found.rises)} and its rejected answer less likely in {words.share(found.falls)} of them."
+    )
 
 
 def _curves(tuned: Tuned) -> Markup | None:

@@ -11,7 +11,7 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaForSequenceClassification  # noqa: E402
 
-from backchannel.align.evaluate import agreement, split  # noqa: E402
+from backchannel.align.evaluate import agreement, entangled, split  # noqa: E402
 from backchannel.align.examples import Example, examples  # noqa: E402
 from backchannel.align.judges import Scored  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
@@ -233,6 +233,24 @@ def test_prompts_that_are_cut_are_held_out_whole(tmp_path):
     assert len({tuple(each.prompt) for each in some}) > 20
     train, held = split(some, 0.3, seed=0)
     assert {each.record.prompt for each in held}.isdisjoint({each.record.prompt for each in train})
+
+
+def test_how_a_pairs_answers_pull(tmp_path):
+    found = _tune(tmp_path, word_pairs(60), epochs=1).entangled
+    assert found.count == 6
+    assert -1 < found.cosine < 1
+    logs = torch.tensor([[1.0, 0.0], [0.8, 0.6]])  # gradients of length 1, with a cosine of 0.8
+
+    def sums(some):
+        return logs @ theta
+
+    theta = torch.zeros(2, requires_grad=True)
+    pair = Example(Rated("w1", " w2"), [3], [[4, 1], [5, 1]], {}, before=(0.0, 0.0))
+    pulled = entangled(dpo(0.1), [pair], sums, [theta])
+    assert pulled.cosine == pytest.approx(0.8)
+    assert (pulled.count, pulled.rises, pulled.falls) == (1, 1.0, 1.0)  # 1 > 0.8: both go where they should
+    logs = torch.tensor([[1.0, 0.0], [1.6, 1.2]])  # the rejected one's is twice as long: 1 < 1.6
+    assert entangled(dpo(0.1), [pair], sums, [theta]).rises == 0.0
 
 
 def test_who_is_right_of_pairs_with_strengths_and_ties():

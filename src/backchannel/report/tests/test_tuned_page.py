@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from backchannel.align.result import Drawn, HeldOut, Sample, Settings, Tuned
+from backchannel.align.result import Drawn, Entangled, HeldOut, Sample, Settings, Tuned
 from backchannel.report.lines import histogram, line
 from backchannel.report.tuned_page import headline, page, write_page
 
@@ -43,6 +43,13 @@ def test_it_says_what_came_of_it():
     assert "2.0 GB" in text
     assert "<script" not in text
     assert re.search(r"<strong>after</strong>", text)  # the better answer stands out
+
+
+def test_how_a_pairs_answers_pull_is_said():
+    assert "cosine" not in page(_tuned())
+    text = page(_tuned(entangled=Entangled(6, 0.91, 0.5, 1.0)))
+    assert "a cosine of 0.91 on average (6 pairs)" in text
+    assert "likelier in 50.0 % and its rejected answer less likely in 100 % of them" in text
 
 
 def test_rounds_are_drawn_against_their_divergence():
