@@ -261,10 +261,17 @@ class Rewarder(nn.Module):
 
 
 def learn_reward(
-    data: Labelled, objective: Objective[Scores], steps: int, learning_rate: float, seed: int, batch: int = 64
+    data: Labelled,
+    objective: Objective[Scores],
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    batch: int = 64,
+    width: int = 48,
+    layers: int = 2,
 ) -> Rewarder:
     """A reward model that is trained from scratch on comparisons with Adam."""
-    model, rng = Rewarder(seed), torch.Generator().manual_seed(seed)
+    model, rng = Rewarder(seed, width, layers), torch.Generator().manual_seed(seed)
 
     def loss(step: int) -> Tensor:
         some = rows(data, torch.randint(len(data.chosen.tokens), (batch,), generator=rng))
