@@ -92,7 +92,8 @@ def improve(
     read = [tokens for _, tokens in [*train, *held]]
     begin(out, described(model, settings, method, arguments, read), resume=False)
     torch.manual_seed(settings.seed)
-    args = training_arguments(out, msgspec.structs.replace(settings, save=0))  # a round is not gone on with
+    # A round is not gone on with; of its few steps the first would be one of 0 if the learning rate had to rise.
+    args = training_arguments(out, msgspec.structs.replace(settings, save=0, warmup=0.0))
     model = ready(model, settings, rewards=False).to(args.device)
     answers = Answers(model)
     warm = 1.0 if isinstance(recipe, PolicyGradient) else settings.temperature

@@ -115,6 +115,12 @@ def test_answers_come_from_the_mixtures_of_the_recipe():
     assert found[1] == [(1, (1.5, -0.5), 0), (1, (0.5, 0.5), 0), (1, (1.5, -0.5), 1)]
 
 
+def test_a_round_of_one_step_moves_the_model(tmp_path):
+    found = _improve(tmp_path, rounds=1, prompts=8, epochs=1, batch=32, answers=4)
+    assert found.steps == 1
+    assert abs(found.drawn.divergence) > 1e-4
+
+
 def test_a_recipe_of_mixtures_improves_a_model(tmp_path):
     recipe = Recipe(2, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)), second=((1.2, -0.2), (0.8, 0.2)))
     found = _improve(tmp_path, recipe, rounds=2, **FEW)
