@@ -1,4 +1,4 @@
-"""Most of what PPO gains of a reward that likes length is length, and a reward of length alone wins nearly as often.
+"""Most of what PPO gains of a reward that likes length is length, and length alone wins most of what PPO wins.
 
 The paper (Singhal et al. 2024): on three data sets rewards correlate with length (0.55 to 0.72 among answers to one
 prompt), 2 to 53 percent of PPO's gain of reward is left among answers of equal length, and PPO on length alone wins 56
@@ -13,9 +13,11 @@ and `LIKES` for every token, labels the pairs from which the reward model is lea
    model in the judge's wins.
 4. A reward model from pairs balanced by length follows length less, by at least 0.2.
 
-For context: by gold alone, which likes no length, answers of length alone are worse than the first model's. The table
-has every mitigation, the judge's wins and those by gold. The rewards that PPO
-climbs have mean 0 and deviation 1 on the first model's answers, so that a price means the same for all.
+For context: by gold alone, which likes no length, answers of PPO on length alone are worse than the first model's. The
+table has every mitigation, the judge's wins and those by gold. Balanced pairs give shorter answers and the most gold; a
+high price shorter answers only; a penalty of one deviation at `MOST` tokens, scaled rewards and random pairs do not
+shorten answers here, and where long answers are omitted nothing says that they are worse. The rewards that PPO climbs
+have mean 0 and deviation 1 on the first model's answers, so that a price means the same for all.
 """
 
 from __future__ import annotations
@@ -108,13 +110,13 @@ def claim(seed: int, full: bool) -> Evidence:
             left.scatter([each.low for each in bins], [each[at] for each in bins], many, colour, label=what)
         left.set(xlabel="tokens", ylabel="mean reward (size: how many answers)", title="within lengths")
         left.legend()
-        for name, each in ends.items():
-            right.plot(each.found.length_after, each.wins, "o")
-            right.annotate(name, (each.found.length_after, each.wins), fontsize="x-small")
+        for mark, (name, each) in zip("*osD^v<>PX", ends.items(), strict=True):
+            right.plot(each.found.length_after, each.wins, mark, label=name, alpha=0.8)
         right.set(xlabel="mean tokens", ylabel="wins over the first model", title="policies")
+        right.legend(fontsize="small", loc="upper left")
 
     error = 0.5 / JUDGED**0.5
-    luck = f"standard error {tuned.found.error / tuned.found.gain:.3f}"
+    luck = f"standard error {tuned.found.error / tuned.found.gain:.3f}, and about 0.06 from seed to seed"
     checks = [
         at_least("correlation of reward and length", follows[0], 0.5, "below 1e-4"),
         at_most("share of PPO's gain of reward within lengths", tuned.found.ratio, 0.4, luck),
