@@ -57,16 +57,33 @@ def test_step_by_hand():
 
 
 def test_step_embeddings_by_hand():
-    features = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])  # variances 2 and 1/2
+    middle = np.array([5.0, -3.0])
+    features = middle + np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])  # variances 2 and 1/2
     far = distance_from(features)
-    np.testing.assert_allclose(far(np.array([[2.0, 0.0], [0.0, 1.0], [2.0, -1.0]])), [2**0.5, 2**0.5, 2], rtol=1e-5)
+    there = middle + np.array([[2.0, 0.0], [0.0, 1.0], [2.0, -1.0]])
+    np.testing.assert_allclose(far(there), [2**0.5, 2**0.5, 2], rtol=1e-5)
     inside = Rated(np.zeros((2, 2)), features.reshape(2, 2, 2))
-    there = Rated(np.zeros((1, 2)), np.array([[[2.0, 0.0], [2.0, 2.0]]]))
-    found = rm_distribution_shift_measurement(inside, {"there": there})
-    # Of the mean embedding (2, 1); and of the answers, sqrt(2) and sqrt(10) on average, above all but nothing inside.
-    assert found["there"].distance == pytest.approx(2, rel=1e-5)
+    shifts = {
+        "there": Rated(np.zeros((1, 2)), middle + np.array([[[2.0, 0.0], [2.0, 2.0]]])),
+        "half": Rated(np.zeros((1, 2)), middle + np.array([[[0.0, 0.0], [2.0, 0.5]]])),
+    }
+    found = rm_distribution_shift_measurement(inside, shifts)
+    # Of the mean embeddings (2, 1) and (1, 0.25). Answers inside are all sqrt(2) away; those there sqrt(2) and
+    # sqrt(10), of which the mean is more, and those of the other shift 0 and sqrt(2.5), of which the mean is less.
+    assert [found[name].distance for name in shifts] == pytest.approx([2, 0.625**0.5], rel=1e-5)
     assert found["inside"].distance == pytest.approx(0, abs=1e-9)
-    assert found["there"].detection["distance"].auroc == 1.0
+    assert [found[name].detection["distance"].auroc for name in shifts] == [1.0, 0.0]
+
+
+def test_step_false_alarms_and_temperature():
+    # 95 percent of 20 scores are 19: the threshold is the second lowest. In the cold only the larger reward counts.
+    assert false_alarms(np.array([0.5, 1.0, 1.5, -1.0]), np.arange(20.0)) == 0.5
+    inside, there = np.array([[1.0, 1.0]]), {"there": np.array([[1.4, -9.0]])}
+    warm, cold = (
+        rm_distribution_shift_measurement(inside, there, temperature=each)["there"].detection["energy"].auroc
+        for each in (1.0, 0.1)
+    )
+    assert (warm, cold) == (1.0, 0.0)  # 1 + log(2) > 1.4 > 1 + log(2) / 10
 
 
 def test_known_auroc_and_false_alarms_of_scikit_learn():
