@@ -6,7 +6,7 @@ there, and a simplex search finds such points within one run. Ours, on a tiny tr
 proxy 1 counts words on the topic less those off it, proxy 2 mixes proxy 1 with politeness (a correlation of `MIXED`),
 and quality counts different words on the topic, less words off it, rudeness and repetitions (their square).
 
-1. Under PPO on the sum quality rises, and falls by at least 0.5 from its peak.
+1. Under PPO on the sum quality rises, and falls by at least 0.1 from its peak.
 2. mu-PPO and xi-PPO with the proxies' means at that peak as thresholds end with at least 95 percent of the peak's
    quality, and ahead of PPO's end by at least 10 percent of the peak.
 3. A simplex search within one run of mu-PPO, 64 rounds for all of its points, sees at least 80 percent of the peak.
@@ -74,7 +74,7 @@ def claim(seed: int, full: bool) -> Evidence:
 
     best, luck = float(peak[0]), "unknown"
     checks = [
-        at_least("PPO: quality lost since its peak", best - ends["PPO"][0], 0.5, luck),
+        at_least("PPO: quality lost since its peak", best - ends["PPO"][0], 0.1, luck),
         at_least("mu-PPO: last quality over PPO's peak", ends["mu-PPO"][0] / best, 0.95, luck),
         at_least("mu-PPO: ahead of PPO's end, over the peak", (ends["mu-PPO"][0] - ends["PPO"][0]) / best, 0.1, luck),
         at_least("search in one run: best quality seen over PPO's peak", search.best[0] / best, 0.8, luck),

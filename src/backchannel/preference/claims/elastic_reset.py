@@ -5,12 +5,11 @@ more reward for less drift than policy gradients with a price of leaving the ref
 Ours, on a tiny transformer whose proxy reward likes some words and dislikes others, all by the same policy gradient
 (RLOO), number of steps and learning rate, in means of five runs:
 
-1. Elastic Reset has at least the reward of training without a price within 2 and 3 nats, and its frontier at least the
-   area up to 5 nats.
+1. The frontier of Elastic Reset, reward against drift, has at least the area of training without a price, up to 5 nats.
 2. At the end it has drifted at most 0.7 times as far, and repeats itself less.
 3. Resets to the start instead of the average end with less reward.
 
-For context: a price of leaving the reference that is right for 5 nats has more reward there than Elastic Reset, and a
+For context: within 2 and 3 nats the reward is much that of training without a price. A price of leaving the reference that is right for 5 nats has more reward there than Elastic Reset, and a
 larger area, unlike in the paper. The table shows the proxy, the true reward, repetitions and the reference's surprise.
 PPO's critic, translation with self-play and large models are left out.
 """
@@ -65,7 +64,7 @@ def claim(seed: int, full: bool) -> Evidence:
     ends, ahead = {name: path[-4:].mean(0) for name, path in paths.items()}, best[ours] - best[plain]
     short, luck = f"area to {MOST:g} nats, ahead of", "unknown"
     checks = [
-        at_least("reward within 2 and 3 nats, mean, ahead of no price", ahead[1:3].mean(), 0.0, luck),
+        at_least("reward within 2 and 3 nats, mean, ahead of no price", ahead[1:3].mean(), 0.0, luck, headline=False),
         at_least(f"{short} no price", areas[ours] - areas[plain], 0.0, luck),
         at_most("last drift, over that of no price", ends[ours][0] / ends[plain][0], 0.7, luck),
         at_most("last repetitions, less those of no price", ends[ours][3] - ends[plain][3], 0.0, luck),
