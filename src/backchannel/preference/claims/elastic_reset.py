@@ -9,9 +9,10 @@ Ours, on a tiny transformer whose proxy reward likes some words and dislikes oth
 2. At the end it has drifted at most 0.7 times as far, and repeats itself less.
 3. Resets to the start instead of the average end with less reward.
 
-For context: within 2 and 3 nats the reward is much that of training without a price. A price of leaving the reference that is right for 5 nats has more reward there than Elastic Reset, and a
-larger area, unlike in the paper. The table shows the proxy, the true reward, repetitions and the reference's surprise.
-PPO's critic, translation with self-play and large models are left out.
+For context: within 2 and 3 nats the reward is much that of training without a price. A price of leaving the reference
+that is right for 5 nats has more reward there than Elastic Reset, and a larger area, unlike in the paper. The table
+shows the proxy, the true reward, repetitions and the reference's surprise. PPO's critic, translation with self-play and
+large models are left out.
 """
 
 from __future__ import annotations
