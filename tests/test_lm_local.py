@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from backchannel.lm import local
 from backchannel.lm.budget import Budget
-from backchannel.lm.local import SMOLLM2, Local, load_gguf, shares, smollm2
+from backchannel.lm.local import SMOLLM2, Local, load_gguf, shares, smollm2, smollm2_file
 from backchannel.lm.protocol import LanguageModel, system, user, wait
 
 torch = pytest.importorskip("torch")
@@ -116,11 +117,22 @@ def test_answers_without_tokens_and_files_that_are_not_there(lm, monkeypatch, tm
         lm.score([user("a")], [""])
     with pytest.raises(ValueError, match="GGUF"):
         load_gguf(tmp_path / "none.gguf")
-    monkeypatch.delenv(SMOLLM2, raising=False)
-    assert smollm2() is None
     monkeypatch.setenv(SMOLLM2, str(tmp_path / "none.gguf"))
     with pytest.raises(ValueError, match="GGUF"):
         smollm2()
+
+
+def test_where_the_file_of_smollm2_is(monkeypatch, tmp_path):
+    monkeypatch.delenv(SMOLLM2, raising=False)
+    monkeypatch.setattr(local, "PACKAGE", "no_package_of_this_name")
+    assert smollm2_file() is None
+    assert smollm2() is None
+    (tmp_path / "made_up_weights.py").touch()
+    monkeypatch.setattr(local, "PACKAGE", "made_up_weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert smollm2_file() == tmp_path / local.FILE
+    monkeypatch.setenv(SMOLLM2, "elsewhere.gguf")
+    assert str(smollm2_file()) == "elsewhere.gguf"
 
 
 def test_a_prompt_without_a_template_is_the_texts_of_its_messages(lm):

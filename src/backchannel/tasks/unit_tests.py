@@ -67,12 +67,12 @@ async def run_tests(program: str, tests: Sequence[str], timeout: float = 5.0, me
     Args:
         program: Python source.
         tests: assert statements; they share the program's names.
-        timeout: seconds for everything; processor time is limited to as much, rounded up.
+        timeout: seconds for everything; of processor time there is a second more, so that this limit is the first.
         memory: bytes of address space.
     """
     if sys.platform == "win32":
         raise OSError("programs are run under POSIX resource limits, which Windows does not have")
-    seconds = max(1, int(timeout + 0.999))
+    seconds = int(timeout + 0.999) + 1
     limits = {"RLIMIT_CPU": seconds, "RLIMIT_AS": memory, "RLIMIT_FSIZE": 2**20, "RLIMIT_NOFILE": 32}
     job = json.dumps(
         {"program": program, "tests": list(tests), "limits": limits | {"RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}}
