@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,6 +123,8 @@ def align(
 
     about: dict[str, Any] = {"method": method, "arguments": arguments, "judge_name": name}
 
+    # Of a GGUF file there is no configuration beside it for peft to look at, and its words are those that it had.
+    warnings.filterwarnings("ignore", message="Could not find a config file", category=UserWarning)
     with bar(quiet=as_json) as progress:
         progress("loading the model", 0.0)
         loaded, tokenizer = load_model(model, rewards=not recipe and _scores(made))
@@ -282,14 +285,14 @@ def _write(out: Path, tuned: Any) -> list[Path]:
 
 
 def _print(tuned: Any, written: list[Path]) -> None:
-    from backchannel.report.tuned_page import headline
+    from backchannel.report.tuned_page import headline, level
 
     rows = []
     if tuned.before is not None and tuned.after is not None:
         rows.append(["loss on held-out examples", tuned.before.loss, tuned.after.loss])
         if tuned.after.accuracy is not None and tuned.before.accuracy is not None:
-            shares = [f"{100 * each.accuracy:.1f} %" for each in (tuned.before, tuned.after)]
-            rows.append(["chosen answer ahead (level: half)", *shares])
+            before, after = (f"{100 * each.accuracy:.1f} %" for each in (tuned.before, tuned.after))
+            rows.append(["chosen answer ahead", "level" if level(tuned.before) else before, after])
     if tuned.drawn is not None:
         if tuned.drawn.scores is not None:
             rows.append(["score by the judge", *tuned.drawn.scores])

@@ -61,11 +61,16 @@ def headline(tuned: Tuned) -> str:
 
 
 def _told_apart(before: HeldOut, after: HeldOut) -> str:
-    """How often the chosen answer is ahead; what is measured against a reference begins level."""
+    """How often the chosen answer is ahead."""
     assert after.accuracy is not None
-    if before.accuracy is None or max(map(abs, before.margins), default=0.0) < LEVEL:
+    if before.accuracy is None or level(before):
         return f"the chosen answer gained more in {words.share(after.accuracy)}"
     return f"the chosen answer is ahead in {words.share(after.accuracy)}, and was in {words.share(before.accuracy)}"
+
+
+def level(found: HeldOut) -> bool:
+    """Whether no pair has a margin, but for rounding: what is measured against a reference begins so."""
+    return max(map(abs, found.margins), default=0.0) < LEVEL
 
 
 def _head(tuned: Tuned) -> Markup:
@@ -85,7 +90,7 @@ def _head(tuned: Tuned) -> Markup:
     said = headline(tuned)
     return tag(
         "header",
-        tag("p", tuned.model or "a model", class_="kicker"),
+        tag("p", tuned.model.rpartition("/")[2] if tuned.model.startswith("/") else tuned.model, class_="kicker"),
         tag("h1", said[0].upper() + said[1:] + "."),
         *warned,
         tag("dl", *cells, class_="facts"),
