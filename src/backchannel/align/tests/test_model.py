@@ -11,9 +11,9 @@ pytest.importorskip("transformers", reason="the models are those of transformers
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from backchannel.align import packing  # noqa: E402
+from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
 from backchannel.align.tests.tiny_models import ANSWERS, PROMPTS, SHORT, one_by_one, same, slopes, tiny  # noqa: E402
-from backchannel.lm.local import smollm2_file  # noqa: E402
 
 PACKED = ["llama", "llama tied", "qwen2", "qwen3", "gemma3", "gpt2", "mistral", "phi", "olmo2", "cohere", "granite"]
 SINGLE = ("gemma3", "cohere")  # have parts that compute in 32 bits whatever they are given
@@ -252,11 +252,10 @@ def test_an_encoder_with_a_decoder_is_refused():
         Answers(transformers.T5ForConditionalGeneration(config))
 
 
-@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
-def test_known_smollm2():
-    from backchannel.align.load import load_model
-
-    model, tokenizer = load_model(str(smollm2_file()))
+def test_known_smollm2_which_can_be_trained_from_its_file(smollm2):
+    model, tokenizer = load_model(str(smollm2))
+    assert getattr(model, "hf_quantizer", None) is None  # with one, the Trainer would refuse it as quantised
+    assert all(each.dtype == torch.float32 for each in model.parameters())
     answers = Answers(model)
     assert answers.notes == ()
     turns = [{"role": "user", "content": "What is the capital of France?"}]

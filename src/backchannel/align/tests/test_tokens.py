@@ -9,7 +9,6 @@ from backchannel.align.template import RecordError  # noqa: E402
 from backchannel.align.tokens import Encoded, Encoder  # noqa: E402
 from backchannel.ledger.problems import LogError  # noqa: E402
 from backchannel.lm.answers import Preference, Ranked, Rated  # noqa: E402
-from backchannel.lm.local import smollm2_file  # noqa: E402
 from backchannel.lm.protocol import assistant, system, user  # noqa: E402
 
 MARKS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>"]
@@ -375,10 +374,8 @@ def test_limits_that_make_no_sense(limits, words):
         Encoder(tokenizer(), **dict(zip(names, limits, strict=False)))
 
 
-@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
-def test_smollm2():
-    path = smollm2_file()
-    own = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+def test_smollm2(smollm2):
+    own = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
     encoder = Encoder(own, 200)
     found = encoder(pair())
     assert isinstance(found, Encoded)

@@ -12,7 +12,6 @@ from typer.testing import CliRunner  # noqa: E402
 from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.write import write  # noqa: E402
 from backchannel.cli import align, app, methods  # noqa: E402
-from backchannel.lm.local import smollm2_file  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
@@ -119,11 +118,3 @@ def test_bad_data_is_said_with_its_row_before_a_model_is_loaded(place, tmp_path)
 def test_the_list_of_objectives():
     found = _run("--method", "list", "--json")
     assert {"dpo", "cdpo", "rdpo"} <= {each["key"] for each in json.loads(found.stdout)}
-
-
-@pytest.mark.skipif(smollm2_file() is None, reason="`make test` installs the package of SmolLM2")
-def test_a_gguf_file_can_be_trained():
-    model, tokenizer = load_model(str(smollm2_file()))
-    assert getattr(model, "hf_quantizer", None) is None
-    assert all(each.dtype == torch.float32 for each in model.parameters())
-    assert tokenizer.chat_template is not None
