@@ -115,10 +115,11 @@ def drawn(
     verdict = judge(prompts, [each[0] for each in after], [each[0] for each in before])
     for sample, win in zip(samples, verdict.wins, strict=True):
         sample.win = win
-    if verdict.scores is not None:
-        for sample, (late, early) in zip(samples, verdict.scores, strict=True):
-            sample.scores = early, late
-        found.scores = tuple(float(np.mean([pair[i] for pair in verdict.scores])) for i in (1, 0))  # type: ignore[assignment]
+    for sample, pair in zip(samples, verdict.scores or [None] * len(samples), strict=True):
+        sample.scores = None if pair is None else (pair[1], pair[0])
+    if known := [each.scores for each in samples if each.scores is not None]:
+        early, late = np.mean(known, axis=0)
+        found.scores = float(early), float(late)
     heard = np.array([win for win in verdict.wins if win is not None])
     found.judge, found.silent = name, len(samples) - len(heard)
     if len(heard):

@@ -88,7 +88,7 @@ class Verdict(NamedTuple):
     """What a judge said of pairs of answers."""
 
     wins: list[float | None]  # 1 if the first is better, 0 if the second, 1/2 for a tie; None: the judge was silent
-    scores: list[tuple[float, float]] | None = None  # of both, where there are any
+    scores: list[tuple[float, float] | None] | None = None  # of both, of each pair; a judge may have none at all
 
 
 class Judge(Protocol):
@@ -130,7 +130,7 @@ class Scored:
         self.hearing = Hearing(tries=2, patience=SELDOM)
 
     def __call__(self, prompts: Sequence[Text], first: Sequence[str], second: Sequence[str]) -> Verdict:
-        """One verdict for each pair; scores where all are known."""
+        """One verdict for each pair, with their scores."""
         known: dict[tuple[str, str], float | None] = {}
 
         def scored(prompt: Text, answer: str) -> float | None:
@@ -154,9 +154,9 @@ class Scored:
 
 def compared(pairs: Sequence[tuple[float | None, float | None]]) -> Verdict:
     """The verdict that scores make; silent where one of the two is unknown."""
-    wins = [None if a is None or b is None else 0.5 if a == b else float(a > b) for a, b in pairs]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return Verdict(wins, both if len(both) == len(pairs) else None)
+    scores = [None if a is None or b is None else (a, b) for a, b in pairs]
+    wins = [None if each is None else 0.5 if each[0] == each[1] else float(each[0] > each[1]) for each in scores]
+    return Verdict(wins, scores)
 
 
 def number(value: Any, answer: str) -> float:

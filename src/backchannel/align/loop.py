@@ -17,6 +17,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from backchannel.align.baseline import Yardstick
 from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
+from backchannel.align.start import written
 from backchannel.parts.objectives import Objective, Pairs
 
 Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
@@ -138,6 +140,10 @@ class Loop(Trainer):
             logs |= {"loss": loss / weight} | {name: value / count for name, value in zip(names, others, strict=True)}
             self._sums.clear()
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, *given: Any, **more: Any) -> None:
+        with written(f"the checkpoint of step {self.state.global_step}", Path(str(self.args.output_dir))):
+            super()._save_checkpoint(*given, **more)
 
     def _count(self, some: Sequence[Example], each: Tensor, weight: Tensor, read: Any, info: Any) -> None:
         with torch.no_grad():

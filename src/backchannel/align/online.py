@@ -34,7 +34,7 @@ from backchannel.align.reference import reference_logs
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rollouts import PolicyGradient, rolled, token_logs
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import begin, described, outfit, ready, training_arguments
+from backchannel.align.start import begin, described, outfit, ready, training_arguments, written
 from backchannel.align.tokens import Encoder
 from backchannel.align.tune import Tell, longest, saved, sums
 from backchannel.lm.answers import Rated, Record, Text
@@ -145,8 +145,9 @@ def improve(
         if interrupt.asked:
             break
     seconds = time.monotonic() - begun
-    model.save_pretrained(str(out / "model"))
-    saved(out / "model", tokenizer)
+    with written("the model", out):
+        model.save_pretrained(str(out / "model"))
+        saved(out / "model", tokenizer)
     tell("answers after", 1.0)
     return Tuned(
         method=method,
@@ -209,12 +210,13 @@ def _scores(
         pairs = list(itertools.combinations(range(len(answers)), 2)) or [(0, 0)]
         verdict = judge([prompt] * len(pairs), [answers[a] for a, _ in pairs], [answers[b] for _, b in pairs])
         row = [0.0] * len(answers)
-        if verdict.scores is not None:
-            for (a, b), (one, other) in zip(pairs, verdict.scores, strict=True):
-                row[a], row[b] = one, other
-        elif any(win is None for win in verdict.wins):
+        if any(win is None for win in verdict.wins):
             left["prompts of which the judge said nothing"] += 1
             continue
+        if verdict.scores is not None:
+            for (a, b), known in zip(pairs, verdict.scores, strict=True):
+                assert known is not None
+                row[a], row[b] = known
         else:
             for (a, b), win in zip(pairs, verdict.wins, strict=True):
                 assert win is not None

@@ -111,6 +111,7 @@ class Drawn(msgspec.Struct):
         divergence: mean log-ratio of answers from after, to the model before: the Kullback-Leibler divergence, in nats;
             None where the model from before is gone.
         lengths: mean tokens of an answer, before and after.
+        scores: the judge's means before and after, over the pairs that it spoke of; None where it gives none.
         endless: shares of answers that came to no end, before and after.
     """
 

@@ -46,7 +46,7 @@ class RewardJudge:
         from backchannel.align.load import load_rewards
 
         self.model, tokenizer, use = load_rewards(folder)
-        self.model.eval()
+        self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         limit = min(limit, getattr(self.model.config, "max_position_embeddings", None) or limit)
         self.encoder = Encoder(tokenizer, limit, prompt_limit=limit - 1, chat=use.get("chat", False))
         self.hearing = Hearing(tries=1, patience=SELDOM)

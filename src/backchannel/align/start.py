@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,11 +10,14 @@ import resource
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainingArguments
 
 from backchannel import __version__
@@ -68,6 +72,22 @@ class Whole(TrainerCallback):
         if state.is_world_process_zero and folder.is_dir():
             with beside(folder / WHOLE) as made:
                 made.write_text(json.dumps(_sizes(folder)))
+
+
+@contextmanager
+def written(what: str, folder: Path) -> Iterator[None]:
+    """What libraries raise as they save, in one sentence: torch has no word for a full disk.
+
+    Raises:
+        ValueError: if `what` cannot be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        said = str(error) or type(error).__name__
+        full = os.strerror(errno.ENOSPC) in said or shutil.disk_usage(folder).free < 2**20
+        why = "the disk is full" if full else said.splitlines()[0]
+        raise ValueError(f"{what} cannot be written to {folder}: {why}") from error
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from backchannel.align.template import RecordError, Template
-from backchannel.ledger.problems import Problems, counted
+from backchannel.ledger.problems import Problems, counted, shortened
 from backchannel.lm.answers import Record, Text, answers_of, content, turn
 from backchannel.lm.protocol import user
 
@@ -166,11 +166,16 @@ class Encoder:
         return encoded
 
     def each(self, records: Iterable[Record], skip_bad_rows: int = 0) -> Iterator[tuple[Record, Encoded]]:
-        """All records with their tokens; up to `skip_bad_rows` that are refused are left out."""
+        """All records with their tokens; up to `skip_bad_rows` that are refused are left out.
+
+        One is named by its place among records, by its id or the beginning of its prompt: a row may be several of them.
+        """
         problems = Problems(skip_bad_rows)
         for number, record in enumerate(records, 1):
             try:
-                encoded = self(record, f"record {number}" + (f" (id {record.id!r})" if record.id else ""))
+                asked = record.prompt if isinstance(record.prompt, str) else content(record.prompt[-1:] or "")
+                known = f"id {record.id!r}" if record.id else f"prompt {shortened(asked)}"
+                encoded = self(record, f"record {number} ({known})")
             except RecordError as error:
                 problems.add(str(error))
             else:

@@ -35,7 +35,7 @@ from backchannel.align.reference import START, kept_logs
 from backchannel.align.result import Entangled, Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import Whole, begin, described, outfit, ready, training_arguments
+from backchannel.align.start import Whole, begin, described, outfit, ready, training_arguments, written
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Pairs, Scores
@@ -161,11 +161,12 @@ def _entangled(
 def _keep(loop: Loop, tokenizer: Any, out: Path, settings: Settings) -> None:
     config: Any = getattr(loop.model, "config", None)
     config.use_cache = True  # off for training alone
-    loop.save_model(str(out / "model"))
-    if loop.is_world_process_zero():
-        saved(out / "model", tokenizer)
-        if loop.objective.reads is Scores:
-            note_use(out / "model", settings.chat)
+    with written("the model", out):
+        loop.save_model(str(out / "model"))
+        if loop.is_world_process_zero():
+            saved(out / "model", tokenizer)
+            if loop.objective.reads is Scores:
+                note_use(out / "model", settings.chat)
 
 
 def sums(answers: Answers) -> Logs:

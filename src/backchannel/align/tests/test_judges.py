@@ -70,7 +70,7 @@ def test_a_score_that_is_no_number_is_asked_for_again_and_then_none(wrong):
         return wrong if answer == "x" else 1.0
 
     judge = Scored(score, "rule")
-    assert judge(["p", "p"], ["x", "a"], ["b", "b"]) == ([None, 0.5], None)
+    assert judge(["p", "p"], ["x", "a"], ["b", "b"]) == ([None, 0.5], [None, (1.0, 1.0)])
     assert heard == ["x", "x", "b", "a"]  # the same answer is scored once
     assert len(judge.notes) == 1
     assert "said nothing of 1 of 3 answers; the first time: " in judge.notes[0]
@@ -251,9 +251,12 @@ def test_what_answers_show():
     assert found.scores == (2.5, 2.5)
     low, high = found.interval
     assert 0 <= low < 0.5 < high <= 1
+    known = drawn(["p", "q"], before, after, Scored(lambda prompt, answer: len(answer) % 4 or None, "length"), "length")
+    assert [each.scores for each in known.samples] == [(1, 3), None]
+    assert (known.scores, known.wins, known.silent) == ((1, 3), 1, 1)
     silent = drawn(["p", "q"], before, after, Compared(_Judge(lambda a, b: "?")), "judge")
     assert silent.wins is None
-    assert silent.silent == 2
+    assert (silent.silent, silent.scores) == (2, None)
     assert drawn(["p", "q"], before, after, None, "").judge == ""
 
 

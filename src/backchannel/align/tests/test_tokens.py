@@ -308,6 +308,9 @@ def test_a_prompt_without_room_for_an_answer_is_refused_with_its_row():
     bad.id = "b7"
     with pytest.raises(LogError, match=r"record 2 \(id 'b7'\): the prompt has 31 tokens and leaves no room"):
         list(encoder.each([good, bad]))
+    bad.id = None
+    with pytest.raises(LogError, match=r"record 1 \(prompt 'the the .*\.\.\.\): the prompt has 31 tokens"):
+        list(encoder.each([bad]))
     encoder = Encoder(own, 20)
     assert [record for record, _ in encoder.each([good, bad, good], skip_bad_rows=1)] == [good, good]
     assert encoder.report.records == 2
