@@ -147,7 +147,8 @@ def batch(
         objective: says the kind.
         some: n examples with k answers each.
         now: log-probabilities of all their answers in order, [n k], with the rationale's behind each pair's where
-            examples have one; of a reward model its scores; for `Rollouts`, of each answer's tokens, [n, tokens].
+            examples have one; of a reward model its scores; for `Rollouts`, of each answer's tokens, [n, tokens], or
+            [n, tokens, 2] with a critic's values.
         before: those under the reference; None: as the examples know them, or zeros where they are not needed.
         baseline: of `Singles`.
     """
@@ -179,17 +180,17 @@ def batch(
 
 
 def _rollouts(some: Sequence[Example], now: Tensor) -> Rollouts:
-    """Answers token by token, with zeros behind their ends; `now` is [n, tokens]."""
-    facts: list[Any] = [each.facts for each in some]
+    """Answers token by token, with zeros behind their ends."""
+    policy, value = (now[..., 0], now[..., 1]) if now.dim() == 3 else (now, None)
 
     def padded(name: str) -> Tensor:
-        rows = [torch.tensor(each[name], dtype=now.dtype, device=now.device) for each in facts]
-        return pad_sequence(rows, batch_first=True)
+        rows: list[Any] = [each.facts[name] for each in some]
+        return pad_sequence([torch.tensor(row, dtype=now.dtype, device=now.device) for row in rows], batch_first=True)
 
     lengths = torch.tensor([len(each.answers[0]) for each in some], device=now.device)
     mask = torch.arange(now.shape[1], device=now.device) < lengths[:, None]
-    advantage = torch.tensor([each["advantage"] for each in facts], dtype=now.dtype, device=now.device)
-    return Rollouts(now, padded("sampled"), padded("reference"), mask, advantage[:, None].expand_as(now))
+    sampled, reference, advantage = (padded(name) for name in ("sampled", "reference", "advantage"))
+    return Rollouts(policy, sampled, reference, mask, advantage, value, None if value is None else padded("returns"))
 
 
 def weights(objective: Objective[Any], some: Sequence[Example]) -> Tensor:

@@ -40,14 +40,17 @@ class Logs(NamedTuple):
 
     tokens: Tensor  # [all tokens of all answers], float32 or float64
     lengths: Tensor  # int64[answers], on the CPU
+    values: Tensor | None = None  # what a critic expects before each token, where there is one
 
     def each(self) -> list[Tensor]:
-        """The log-probabilities of each answer's tokens."""
-        return list(self.tokens.split(self.lengths.tolist()))
+        """The log-probabilities of each answer's tokens; with a critic [tokens, 2], its values behind them."""
+        found = self.tokens if self.values is None else torch.stack([self.tokens, self.values], 1)
+        return list(found.split(self.lengths.tolist()))
 
     def sums(self) -> Tensor:
         """The log-probability of each answer: [answers]."""
-        return torch.stack([tokens.sum() for tokens in self.each()]) if len(self.lengths) else self.tokens.new_zeros(0)
+        each = self.tokens.split(self.lengths.tolist())
+        return torch.stack([tokens.sum() for tokens in each]) if len(self.lengths) else self.tokens.new_zeros(0)
 
 
 class Answers(nn.Module):
@@ -59,15 +62,16 @@ class Answers(nn.Module):
         notes: why something is not computed the frugal way; empty if all is.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, critic: nn.Module | None = None) -> None:
         """Find the model's parts and check what it allows.
 
         Args:
             model: a causal model of transformers, or one of peft around it. Where it can be packed, its attention is
                 replaced by one that computes the same (`packing.install`).
+            critic: from the last hidden states, [n, width], to what is to be expected there, [n, 1].
         """
         super().__init__()
-        self.model = model
+        self.model, self.critic = model, critic
         self.notes: tuple[str, ...] = ()
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if getattr(base.config, "is_encoder_decoder", False):
@@ -82,6 +86,8 @@ class Answers(nn.Module):
         self._asked = 0  # layers that came for attention in the last packed row
         with evaluating(model), torch.no_grad():
             self._check()
+        if critic is not None and not self._headed:
+            raise ValueError("a critic reads a model's last hidden states, and those of this one are not to be had")
 
     def forward(self, prompts: Prompts, answers: packing.Answers) -> Logs:
         """The log-probabilities of the answers' tokens, in the given order.
@@ -133,7 +139,9 @@ class Answers(nn.Module):
         head = self._base().get_output_embeddings()
         states = hidden[batch.reads.to(hidden.device)].to(head.weight.device)
         targets = batch.targets.to(states.device)
-        return Logs(head_logs(states, head.weight, targets, head.bias, self._scale, self._softcap), batch.lengths)
+        logs = head_logs(states, head.weight, targets, head.bias, self._scale, self._softcap)
+        values = None if self.critic is None else self.critic(states)[:, 0].to(logs.dtype)
+        return Logs(logs, batch.lengths, values)
 
     def _check(self) -> None:
         """Compare the ways to compute; note those that must not be taken."""

@@ -32,7 +32,7 @@ from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import reference_logs
 from backchannel.align.result import Settings, Tuned
-from backchannel.align.rollouts import PolicyGradient, rolled, token_logs
+from backchannel.align.rollouts import Critic, PolicyGradient, rolled, token_logs
 from backchannel.align.sampler import Sampler, Transformers
 from backchannel.align.start import begin, described, outfit, ready, training_arguments, written
 from backchannel.align.tokens import Encoder
@@ -95,7 +95,8 @@ def improve(
     # A round is not gone on with; of its few steps the first would be one of 0 if the learning rate had to rise.
     args = training_arguments(out, msgspec.structs.replace(settings, save=0, warmup=0.0))
     model = ready(model, settings, rewards=False).to(args.device)
-    answers = Answers(model)
+    critic = Critic(model) if isinstance(recipe, PolicyGradient) and recipe.objective.critic else None
+    answers = Answers(model, critic)
     warm = 1.0 if isinstance(recipe, PolicyGradient) else settings.temperature
     draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, warm)
     asked = Asked(held[: settings.answers], draw, tokenizer, encoder.ends, settings.seed)

@@ -4,8 +4,11 @@
             -> rewards less the price of leaving the reference -> advantages -> steps down a loss over `Rollouts`
 
 With the price c the reward of an answer y is score - c log(pi(y) / ref(y)), whose mean is the score less c times the
-divergence from the reference. Advantages are those of the loss (`credit`): the other answers to the same prompt are
-the yardstick, and no critic is trained.
+divergence from the reference. Advantages are those of the loss. For most (`credit`) the other answers to the same
+prompt are the yardstick, and every token of an answer earned the same. PPO trains a critic, which says before each
+token what to expect: there each token pays its own part of the price, and the score comes with the last one. The
+critic is one row of weights over the model's own last hidden states (`Critic`), trained beside the adapter, and not
+saved with it.
 
 Answers are drawn at temperature 1, because the ratios that these losses take are those of the model as it is.
 """
@@ -33,7 +36,7 @@ class PolicyGradient:
     """Rounds in which all answers are learned from.
 
     Attributes:
-        objective: over `Rollouts`, with a `credit`.
+        objective: over `Rollouts`, with a `credit` or a `critic`.
         answers: to each prompt.
         price: of leaving the reference, per nat.
     """
@@ -44,8 +47,8 @@ class PolicyGradient:
     begin: ClassVar[Literal["last"]] = "last"
 
     def __post_init__(self) -> None:
-        if self.objective.credit is None:
-            raise ValueError("this loss needs a critic, which is not trained here: grpo, rloo and reinforce need none")
+        if self.objective.credit is None and self.objective.critic is None:
+            raise ValueError("this loss does not say what its tokens are credited with: it has no credit and no critic")
         if self.answers < 2:
             raise ValueError(f"answers must be 2 or more, each other's yardstick, not {self.answers}")
         if not 0 <= self.price < float("inf"):
@@ -54,6 +57,19 @@ class PolicyGradient:
     def sources(self) -> Sources:
         """As of a recipe: all from the policy."""
         return [(slice(None), [(1.0, 0.0)] * self.answers)]
+
+
+class Critic(nn.Linear):
+    """What is to be expected from a token on: a row of weights over hidden states, which begins with 0."""
+
+    def __init__(self, model: Any):
+        """For a causal model, of which it becomes a part: what trains the model trains it, too."""
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        weight = base.get_output_embeddings().weight
+        super().__init__(weight.shape[1], 1, device=weight.device, dtype=weight.dtype)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+        model.critic = self
 
 
 def rolled(
@@ -75,34 +91,48 @@ def rolled(
     now, before = [], []
     for (_, prompt), given in zip(prompts, drawn, strict=True):
         with torch.no_grad(), evaluating(answers):
-            now.append([each.tolist() for each in answers([prompt], [given]).each()])
+            now += answers([prompt], [given]).each()
         if recipe.price or recipe.objective.reference:
-            before.append([each.tolist() for each in reference_logs(answers, [prompt], [given]).each()])
+            before += [each.reshape(len(each), -1)[:, 0] for each in reference_logs(answers, [prompt], [given]).each()]
         else:
-            before.append([[0.0] * len(each) for each in given])
-    away = torch.tensor(
-        [[sum(one) - sum(other) for one, other in zip(*row, strict=True)] for row in zip(now, before, strict=True)]
-    )
-    assert recipe.objective.credit is not None
-    advantage = recipe.objective.credit(scores - recipe.price * away if recipe.price else scores)
+            before += [torch.zeros(len(each)) for each in given]
+    sampled, reference, mask = _padded(now), _padded(before), _padded([torch.ones(len(each)) for each in now]) > 0
+    sampled, value = (sampled[..., 0], sampled[..., 1]) if sampled.dim() == 3 else (sampled, None)
+    priced = recipe.price * (sampled - reference) * mask if recipe.price else torch.zeros_like(sampled)
+    returns = None
+    if recipe.objective.critic is not None:
+        assert value is not None
+        last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1])
+        advantage, returns = recipe.objective.critic(scores.reshape(-1, 1) * last - priced, value, mask)
+    else:
+        assert recipe.objective.credit is not None
+        each = recipe.objective.credit(scores - priced.sum(1).reshape(scores.shape))
+        advantage = each.reshape(-1, 1).expand_as(sampled)
+    known = {"advantage": advantage, "sampled": sampled, "reference": reference, "returns": returns}
+    asked = [prompt for prompt in prompts for _ in range(recipe.answers)]
+    given = [answer for row in drawn for answer in row]
     return [
         Example(
             Rated(text, "(drawn)"),
             prompt,
             [answer],
-            {"advantage": float(advantage[i, j]), "sampled": now[i][j], "reference": before[i][j]},
+            {name: of[i, : len(answer)].tolist() for name, of in known.items() if of is not None},
         )
-        for i, (text, prompt) in enumerate(prompts)
-        for j, answer in enumerate(drawn[i])
-        if answer
+        for i, ((text, prompt), answer) in enumerate(zip(asked, given, strict=True))
     ]
 
 
 def token_logs(answers: Answers) -> Any:
-    """Log-probabilities token by token, [n, tokens], with zeros behind an answer; the model is the one in `answers`."""
+    """Log-probabilities token by token, [n, tokens], with zeros behind an answer; the model is the one in `answers`.
+
+    With a critic [n, tokens, 2], its values behind them.
+    """
 
     def logs(model: nn.Module, some: Sequence[Example]) -> Tensor:
-        found = answers([each.prompt for each in some], [each.answers for each in some]).each()
-        return pad_sequence(found, batch_first=True)
+        return _padded(answers([each.prompt for each in some], [each.answers for each in some]).each())
 
     return logs
+
+
+def _padded(rows: list[Tensor]) -> Tensor:
+    return pad_sequence(rows, batch_first=True)

@@ -119,6 +119,8 @@ class Objective(Generic[B]):
         credit: of losses over `Rollouts` that need no critic: the advantages of k answers to each of n prompts, [n, k],
             from their rewards.
         baseline: of losses over `Singles` that read one: how it is found.
+        critic: of losses over `Rollouts` that train one: advantages and returns, from rewards, the critic's values and
+            the mask, [n, tokens] each.
     """
 
     loss: Callable[[B], tuple[Tensor, Any]]
@@ -127,6 +129,7 @@ class Objective(Generic[B]):
     weight: Callable[[B], Tensor] | None = None
     credit: Callable[[Tensor], Tensor] | None = None
     baseline: Baseline | None = None
+    critic: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, batch: B) -> tuple[Tensor, Any]:
         """The loss of each example, [n], and what to log."""

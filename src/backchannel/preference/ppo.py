@@ -62,17 +62,20 @@ class Info(NamedTuple):
     value_error: Tensor  # [n]
 
 
-def ppo(epsilon: float, value_weight: float) -> Objective[Rollouts]:
+def ppo(epsilon: float, value_weight: float, trace: float = 0.95) -> Objective[Rollouts]:
     """Proximal policy optimisation.
 
     Args:
         epsilon: how far a token's ratio may go from 1, in (0, 1).
         value_weight: c_1, of the critic's error, at least 0.
+        trace: lambda, of the advantages that whoever plays it computes, in [0, 1].
     """
     if not 0 < epsilon < 1:
         raise ValueError(f"epsilon must lie in (0, 1), not {epsilon}")
     if not 0 <= value_weight < float("inf"):
         raise ValueError(f"value_weight must be at least 0, not {value_weight}")
+    if not 0 <= trace <= 1:
+        raise ValueError(f"trace must lie in [0, 1], not {trace}")
 
     def objective(rollouts: Rollouts) -> tuple[Tensor, Info]:
         mask, advantage = rollouts.mask, rollouts.advantage
@@ -82,7 +85,10 @@ def ppo(epsilon: float, value_weight: float) -> Objective[Rollouts]:
         loss = mean_of_tokens(clipped(rho, advantage, epsilon, epsilon), mask) + value_weight * error  # (7), (9)
         return loss, Info(mean_of_tokens(past.to(rho.dtype), mask), error.detach())
 
-    return Objective(objective, Rollouts, reference=False)
+    def critic(rewards: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return generalised_advantage(rewards, value, mask, discount=1.0, trace=trace)
+
+    return Objective(objective, Rollouts, reference=False, critic=critic)
 
 
 def generalised_advantage(

@@ -1,16 +1,20 @@
 """Policy gradients on a small model: what is credited with what, and that it improves."""
 
+import dataclasses
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="rollouts are torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from backchannel.align.examples import batch  # noqa: E402
 from backchannel.align.judges import Scored  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
 from backchannel.align.online import improve  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
-from backchannel.align.rollouts import PolicyGradient, rolled, token_logs  # noqa: E402
+from backchannel.align.rollouts import Critic, PolicyGradient, rolled, token_logs  # noqa: E402
 from backchannel.align.start import ready  # noqa: E402
 from backchannel.preference.grpo import grpo  # noqa: E402
 from backchannel.preference.ppo import ppo  # noqa: E402
@@ -59,8 +63,9 @@ def test_tokens_are_known_as_of_now_and_under_the_reference():
         assert read.sampled[i, :many].tolist() == pytest.approx(now, abs=1e-5)
         assert read.reference[i, :many].tolist() == pytest.approx(before, abs=1e-5)
     centred = (SCORES - SCORES.mean(1, keepdim=True)) / (SCORES.std(1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(read.advantage[:, 0].detach(), centred.flatten())
-    torch.testing.assert_close(read.advantage, read.advantage[:, :1].expand_as(read.advantage))
+    torch.testing.assert_close(read.advantage, centred.reshape(-1, 1) * read.mask)
+    assert read.value is None
+    assert read.returns is None
 
 
 def test_who_leaves_the_reference_pays():
@@ -70,14 +75,73 @@ def test_who_leaves_the_reference_pays():
     paid = rolled(answers, PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
     away = torch.tensor([sum(each.facts["sampled"]) - sum(each.facts["reference"]) for each in paid]).reshape(2, 2)
     expected = leave_one_out(SCORES - 0.7 * away)
-    assert [each.facts["advantage"] for each in paid] == pytest.approx(expected.flatten().tolist(), abs=1e-5)
+    assert _advantages(paid) == pytest.approx(expected.flatten().tolist(), abs=1e-5)
     same = rolled(_answers(moved=False), PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
-    assert [each.facts["advantage"] for each in same] == pytest.approx([1.0, -1.0, -1.5, 1.5], abs=1e-5)
+    assert _advantages(same) == pytest.approx([1.0, -1.0, -1.5, 1.5], abs=1e-5)
 
 
 def test_plain_rewards_are_centred_over_a_round():
     some = rolled(_answers(), PolicyGradient(reinforce(), 2), PROMPTS, DRAWN, SCORES)
-    assert [each.facts["advantage"] for each in some] == pytest.approx([0.125, -0.875, -0.375, 1.125])
+    assert _advantages(some) == pytest.approx([0.125, -0.875, -0.375, 1.125])
+
+
+def _advantages(some):
+    """Of each answer; all of its tokens have the same."""
+    assert all(len(set(each.facts["advantage"])) == 1 for each in some)
+    return [each.facts["advantage"][0] for each in some]
+
+
+def test_a_critic_credits_each_token_by_hand():
+    answers = _answers()
+    critic = Critic(answers.model)
+    with torch.no_grad():
+        critic.weight.copy_(torch.linspace(-0.5, 0.5, critic.in_features))
+        critic.bias.fill_(0.3)
+    answers = Answers(answers.model, critic)
+    price, trace = 0.7, 0.6
+    some = rolled(answers, PolicyGradient(ppo(0.2, 0.1, trace), 2, price), PROMPTS, DRAWN, SCORES)
+    read = batch(ppo(0.2, 0.1), some, token_logs(answers)(answers.model, some))
+    for i, (each, score) in enumerate(zip(some, SCORES.flatten().tolist(), strict=True)):
+        (answer,), many = each.answers, len(each.answers[0])
+        with torch.no_grad():
+            hidden = answers.model(torch.tensor([each.prompt + answer]), output_hidden_states=True).hidden_states[-1][0]
+            value = critic(hidden[len(each.prompt) - 1 : -1])[:, 0].tolist()
+        now = _by_hand(answers, each.prompt, answer)
+        with answers.model.disable_adapter():
+            before = _by_hand(answers, each.prompt, answer)
+        rewards = [-price * (a - b) for a, b in zip(now, before, strict=True)]
+        rewards[-1] += score
+        ahead, following, advantage = 0.0, 0.0, []
+        for reward, expected in zip(rewards[::-1], value[::-1], strict=True):
+            ahead = reward + following - expected + trace * ahead
+            following = expected
+            advantage.insert(0, ahead)
+        assert read.value[i, :many].tolist() == pytest.approx(value, abs=1e-5)
+        assert read.advantage[i, :many].tolist() == pytest.approx(advantage, abs=1e-4)
+        assert read.returns[i, :many].tolist() == pytest.approx(
+            [a + v for a, v in zip(advantage, value, strict=True)], abs=1e-4
+        )
+    assert read.value.requires_grad
+
+
+def test_a_critic_needs_hidden_states(monkeypatch):
+    model = ready(small_llama(), Settings(lora=4), rewards=False)
+    monkeypatch.setattr(Answers, "_check", lambda self: None)  # as of a model with a head of its own kind
+    with pytest.raises(ValueError, match="a critic reads a model's last hidden states"):
+        Answers(model, Critic(model))
+
+
+def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path):
+    found = improve(
+        small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(ppo(0.2, 0.5), 4),
+        Scored(good_words, "good_words"), tmp_path,
+        Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
+        rounds=4, prompts=32,
+    )  # fmt: skip
+    errors = [each["value_error"] for each in found.history]
+    assert sum(errors[-8:]) < 0.7 * sum(errors[:8])
+    assert found.drawn.scores[1] > found.drawn.scores[0] + 0.5
+    assert not any("critic" in name for name in load_file(tmp_path / "model" / "adapter_model.safetensors"))
 
 
 @pytest.mark.parametrize("objective", [grpo(0.2, 0.0), rloo(0.2), reinforce()], ids=["grpo", "rloo", "reinforce"])
@@ -94,8 +158,8 @@ def test_a_model_improves_by_policy_gradients(tmp_path, objective):
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="needs a critic"):
-        PolicyGradient(ppo(0.2, 0.1))
+    with pytest.raises(ValueError, match="no credit and no critic"):
+        PolicyGradient(dataclasses.replace(ppo(0.2, 0.1), critic=None))
     with pytest.raises(ValueError, match="answers must be 2 or more"):
         PolicyGradient(rloo(0.2), 1)
     with pytest.raises(ValueError, match="price of leaving the reference"):
