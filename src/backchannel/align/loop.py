@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from backchannel.align.baseline import Yardstick
 from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
+from backchannel.align.model import redirected
 from backchannel.align.start import written
 from backchannel.parts.objectives import Objective, Pairs
 
@@ -117,7 +118,10 @@ class Loop(Trainer):
 
     def _now(self, model: nn.Module, some: Sequence[Example]) -> Tensor:
         with self.accelerator.autocast():
-            found: Tensor = redirected(model, self.accelerator.unwrap_model(model), self._logs, some)
+            inner = self.accelerator.unwrap_model(model)
+            if model is inner:
+                return self._logs(inner, some)
+            found: Tensor = redirected(model, inner, self._logs, inner, some)
         return found
 
     def _measure(self, model: nn.Module) -> None:
@@ -162,27 +166,6 @@ class Loop(Trainer):
         known: Any = self.train_dataset
         place = next(i for i, each in enumerate(known) if each is example)
         return f"record {example.record.id!r}" if example.record.id else f"training record {place}"
-
-
-def redirected(wrapper: nn.Module, inner: nn.Module, compute: Callable[..., Any], *given: Any) -> Any:
-    """`compute(inner, *given)`, called by way of `wrapper`'s own forward.
-
-    Wrappers that share gradients or parameters among processes begin and end their work in their `forward`; what goes
-    past it would be trained on one process alone, without a word.
-    """
-    if wrapper is inner:
-        return compute(inner, *given)
-    forward = inner.forward
-
-    def once(*_: Any, **__: Any) -> Any:
-        inner.forward = forward
-        return compute(inner, *given)
-
-    inner.forward = once
-    try:
-        return wrapper()
-    finally:
-        inner.forward = forward
 
 
 class Progress(TrainerCallback):

@@ -15,17 +15,21 @@ Whether a model allows it is checked, not believed: small made-up sequences go t
 at a time, and then as a batch in each way. Where the numbers differ, or the model's configuration says that those of
 another batch could, the plain way is taken, and `notes` says why: a padded row for each answer, or the model's own
 logits, or both. The check draws nothing and leaves the model as it was.
+
+A model may be sharded over processes later (torch's `fully_shard`): its weights are whole within its forward alone, and
+there they are read.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from backchannel.align import packing
 from backchannel.align.packing import Prompts, UnpackableError
@@ -99,6 +103,13 @@ class Answers(nn.Module):
         packing.checked(prompts, answers)
         if not prompts:
             return Logs(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        sharded = isinstance(self.model, FSDPModule)
+        if sharded:
+            found: Logs = redirected(self.model, self.model, self._found, prompts, answers)
+            return found
+        return self._found(prompts, answers)
+
+    def _found(self, prompts: Prompts, answers: packing.Answers) -> Logs:
         width = packing.longest(prompts, answers)
         if self._packs and (self._window is None or width <= self._window):
             return self._packed(prompts, answers)
@@ -201,6 +212,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for each, training in before:
             each.training = training
+
+
+def redirected(wrapper: nn.Module, inner: nn.Module, compute: Callable[..., Any], *given: Any) -> Any:
+    """`compute(*given)`, called by way of `wrapper`'s own forward, which calls that of `inner`.
+
+    Wrappers that share gradients or parameters among processes begin and end their work in their `forward`; what goes
+    past it would be trained on one process alone, without a word, or on the parameters' shards.
+    """
+    forward = inner.forward
+
+    def once(*_: Any, **__: Any) -> Any:
+        inner.forward = forward
+        return compute(*given)
+
+    inner.forward = once
+    try:
+        return wrapper()
+    finally:
+        inner.forward = forward
 
 
 def _closed(base: Any, backbone: Any) -> str | None:

@@ -9,12 +9,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="the loop is torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
 
+from torch.distributed.fsdp import fully_shard  # noqa: E402
 from transformers import TrainerCallback, TrainingArguments  # noqa: E402
 
 from backchannel.align.examples import batch, examples, reads_field, weights  # noqa: E402
 from backchannel.align.guards import PATIENCE, Guards  # noqa: E402
 from backchannel.align.loop import Interrupt, Loop, Progress  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
+from backchannel.align.result import Settings  # noqa: E402
+from backchannel.align.rollouts import Critic  # noqa: E402
+from backchannel.align.start import ready  # noqa: E402
 from backchannel.align.tokens import Encoder  # noqa: E402
 from backchannel.lm.answers import Preference, Ranked, Rated  # noqa: E402
 from backchannel.parts.objectives import Info, Objective, Pairs, Rankings, Scores, Singles  # noqa: E402
@@ -86,7 +90,7 @@ def test_a_mean_of_means_is_another_loss(tmp_path):
     assert abs(float((means[0] + means[1]).detach()) / 2 - float(whole.detach())) > 1e-5
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one_and_may_share_the_weights(tmp_path):
     loop = _loop(tmp_path, TOKENS, micro=4)
     loop.train()
     code = "import sys; from backchannel.align.tests.test_loop import one_of_two; one_of_two(*sys.argv[1:])"
@@ -103,6 +107,32 @@ def one_of_two(rank, folder):
     loop = _loop(folder, TOKENS, micro=2, ddp_backend="gloo")
     loop.train()
     torch.save(_weights(loop), f"{folder}/{rank}.pt")
+    _sharded_gradients_are_those_of_the_whole(int(rank))
+
+
+def _sharded_gradients_are_those_of_the_whole(rank):
+    asked = [([3, 4, 5], [[7, 8, 1], [9]]), ([6], [[10, 1], [11, 12]]), ([5, 5], [[4, 4, 1]]), ([6, 2], [[1], [3, 2]])]
+    models = [ready(small_llama(dtype="float64").double(), Settings(lora=4), rewards=False) for _ in range(2)]
+    for model in models:
+        model.load_state_dict({name: torch.full_like(each, 0.1) if "lora_" in name else each
+                               for name, each in models[0].state_dict().items()})  # fmt: skip
+
+    def found(model, some):
+        critic = Critic(model)
+        answers = Answers(model, critic)
+        if len(some) < len(asked):  # each process has some of the examples, and its own part of all weights
+            for layer in model.get_base_model().model.layers:
+                fully_shard(layer)
+            fully_shard(model)
+        logs = answers([prompt for prompt, _ in some], [given for _, given in some])
+        (logs.sums().sum() + logs.values.square().sum() + logs.values.sum()).backward()
+        grads = {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
+        return {name: each.full_tensor() if hasattr(each, "full_tensor") else each for name, each in grads.items()}
+
+    whole, parts = found(models[0], asked), found(models[1], asked[2 * rank : 2 * rank + 2])
+    assert len(whole) > 10
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient / 2, rtol=0, atol=1e-12)  # processes are averaged
 
 
 def test_resumed_is_as_if_never_stopped(tmp_path):
