@@ -32,7 +32,8 @@ an exponential moving average; a weight of 0 is self-play, a weight of 1 the bes
 Steps: mix; ask the win rates against the mixture; one exponential step from the mixture.
 
 Deviations: the bound's constant, as above. (4) is for actions; for text the paper mixes token by token, which is not
-the mixture of whole answers. Language models are not part of this file.
+the mixture of whole answers. So does the claim on a tiny transformer, with the mean of the other answers to a prompt in
+the place of 1/2, which changes no expected gradient; this file holds no language model.
 
     >>> import numpy as np
     >>> from backchannel.games.nash_md import nash_md

@@ -1,6 +1,6 @@
 """The likelihood of answers that are worth imitating, as an objective: each token counts alike.
 
-Recipes that keep good answers and train on them share this loss; `preference.sft` is the same as a method of its own.
+Recipes that keep good answers and train on them share this loss; `preference.sft` is it, as a method of its own.
 """
 
 from __future__ import annotations

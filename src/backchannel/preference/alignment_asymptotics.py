@@ -28,8 +28,8 @@ and its cumulants are those of a symbol, which with q prop. to exp(r) are Renyi 
     (1 / m) log E_phi exp(s R) = log Z(a + s) - log Z(a)                                                             (6)
     log sum_y p(y) q(y)^c = -c H_{1+c}(p, q),    H_k(p, q) = log(sum_y p(y) q(y)^(k-1)) / (1 - k)                    (7)
 
-Steps: `alignment_asymptotics` solves (2) by bisection, since KL(phi_a | p) grows with a; `best_of_n` is (4) as a log
-ratio, for any n >= 1; `types` lists the types of a length with their probabilities; `rate` and `cumulant` are (5), (6).
+Steps: `alignment_asymptotics` solves (2) by bisection, since KL(phi_a | p) grows with a; (4) is `parts/best_of_n.py`,
+for any n >= 1; `types` lists the types of a length with their probabilities; `rate` and `cumulant` are (5), (6).
 
 Deviations: none known; the paper lets rewards be log-probabilities of a law q, which is (7).
 
@@ -65,7 +65,6 @@ CARD = Card(
 )
 
 Numbers = np.ndarray | Sequence[float]
-TIED = 1e-9  # rewards that differ by less than this part of their range are equal: sums of symbols are rounded
 
 
 class Optimum(NamedTuple):
@@ -106,30 +105,6 @@ def tilted(law: Numbers, reward: Numbers, tilt: float) -> np.ndarray:
     weight = np.exp(weight - weight.max())
     phi: np.ndarray = weight / weight.sum()
     return phi
-
-
-def best_of_n(law: np.ndarray, reward: np.ndarray, n: float) -> np.ndarray:
-    """log P_n(y) / p(y) of (4) for each outcome, or type of outcomes with one reward: float64[outcomes].
-
-    Args:
-        law: probabilities of the outcomes under the reference.
-        reward: of each.
-        n: how many are drawn, at least 1; large numbers need not be whole.
-    """
-    p, r = np.asarray(law, float), np.asarray(reward, float)
-    if n < 1 or p.shape != r.shape or abs(p.sum() - 1) > 1e-9:
-        raise ValueError(f"n must be at least 1, not {n}, and law must sum to 1 and have a reward for each outcome")
-    grain = TIED * max(float(np.ptp(r)), np.finfo(float).tiny)
-    _, of = np.unique(np.round((r - r.min()) / grain), return_inverse=True)
-    tie = np.bincount(of, p)
-    above = np.concatenate([np.cumsum(tie[::-1])[::-1][1:], [0.0]])
-    up_to = np.minimum(np.cumsum(tie), 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 = -inf is meant: F(x-) = 0 for the worst
-        log_f = np.where(above < 0.5, np.log1p(-above), np.log(up_to))
-        share = np.minimum(tie / np.exp(log_f), 1.0)
-        ratio = n * log_f + np.log(-np.expm1(n * np.log1p(-share))) - np.log(tie)
-    found: np.ndarray = ratio[of]
-    return found
 
 
 def types(law: Numbers, length: int) -> tuple[np.ndarray, np.ndarray]:

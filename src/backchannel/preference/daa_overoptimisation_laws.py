@@ -15,7 +15,7 @@ All are linear in (alpha, beta): least squares are exact. For beta > 0 they have
 
     d = exp(alpha / beta - 1);    d = alpha / (2 beta);    d^2 = alpha / (2 beta)                                (4)
 
-beyond which more divergence loses. Best of n has the divergence log n - (n - 1) / n at most.                    (5)
+beyond which more divergence loses. Best of n has the divergence log n - (n - 1) / n at most (parts/best_of_n.py). (5)
 
 Why there is a peak, on a tree that can be computed whole: answers are paths of `depth` choices out of `arms`, and a
 policy is softmax(features theta) at each node. A loss of pairs knows the paths that were compared,
@@ -137,13 +137,6 @@ def daa_overoptimisation_laws(
     spread = float(((r - r.mean()) ** 2).sum())
     r2 = 1 - float(error @ error) / spread if spread else math.nan
     return Law(form, float(alpha), float(beta), float(np.sqrt((error**2).mean())), r2)
-
-
-def best_of_n_divergence(n: float) -> float:
-    """(5)."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
-    return math.log(n) - (n - 1) / n
 
 
 def nodes(depth: int, arms: int) -> int:

@@ -20,21 +20,24 @@ policy need not converge.
 
 The practical algorithm samples K answers to each prompt, adds one of a teacher, has all pairs judged, keeps the pairs
 whose win rates differ by a margin or more, and takes the better answer of each for certain: s = 1, and (2) is the loss
-of DPO, with the reference moved to p_t each round. `certain=True` is that loss, `large_margin_pairs` chooses the pairs.
+of DPO, with the reference moved to p_t each round: `certain=True`. `large_margin_pairs` chooses the pairs.
 
-Steps: sample; judge; (1) from the sample; keep pairs with a clear margin; minimise (2); the result is p_{t+1}.
+Steps: draw K answers of p_t; have them judged; (1) from the sample; keep pairs with a clear margin; some steps down (2)
+give p_{t+1}.
+
+A recipe's scores, [n, K], are read as the win rates (1): each answer's share of wins over the others to its prompt
+(`sample_win_rates`, or what `align` makes of a judge that compares). Where a judge gives points, `margin` is in points.
 
 Deviations: the paper's judge gives points, and pairs whose better answer is not good are dropped as well; here the
-margin of win rates alone decides. A teacher's answers are answers like others. The claim is about tables; no language
-model was trained with it yet.
+margin alone decides. The recipe has no teacher: whoever judges may add a teacher's answers, which are like others.
 
     >>> import torch
-    >>> from backchannel.parts.objectives import Pairs
-    >>> from backchannel.preference.dno import dno, large_margin_pairs
-    >>> large_margin_pairs(torch.tensor([[0.9, 0.5, 0.2], [0.5, 0.6, 0.5]]), margin=0.35)
-    (tensor([0, 0]), tensor([0, 0]), tensor([1, 2]))
+    >>> recipe = dno(eta=0.2, answers=3, margin=0.35)
+    >>> found = recipe.select(torch.tensor([[0.9, 0.5, 0.2], [0.5, 0.6, 0.5]]), torch.Generator())
+    >>> found.row.tolist(), found.better.tolist(), found.worse.tolist()  # the second prompt has no clear pair
+    ([0, 0], [0, 0], [1, 2])
     >>> pairs = Pairs(*torch.tensor([[-4.0], [-6.0], [-5.0], [-5.0]]), gap=torch.tensor([0.4]))
-    >>> dno(eta=0.2)(pairs)[1].margin
+    >>> classification(eta=0.2)(pairs)[1].margin
     tensor([0.4000])
 
 References: rosset2024direct, freund1999adaptive.
@@ -49,7 +52,9 @@ from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
 from backchannel.parts.nash import Solver, normalised, win_rates
-from backchannel.parts.objectives import Info, Objective, Pairs, known, margin, positive
+from backchannel.parts.objectives import Info, Objective, Pairs, known, positive
+from backchannel.parts.objectives import margin as log_ratios
+from backchannel.parts.recipes import Compared, Recipe, scored
 
 CARD = Card(
     name="DNO",
@@ -58,7 +63,7 @@ CARD = Card(
     row=114,
     topics=("preference optimisation", "preference games", "exponential weights"),
     feedback=("comparison",),
-    protocol="objective",
+    protocol="recipe",
     engine="torch",
     neighbour="dpo",
     example={"eta": 0.5},
@@ -66,7 +71,27 @@ CARD = Card(
 )
 
 
-def dno(eta: float, certain: bool = False) -> Objective[Pairs]:
+def dno(eta: float, answers: int = 4, margin: float = 0.5, certain: bool = True) -> Recipe:
+    """Rounds of one's own answers, of which those are compared whose win rates differ clearly.
+
+    Args:
+        eta: the price of leaving the present policy, positive.
+        answers: K, drawn to each prompt, at least 2.
+        margin: by how much the win rates of a pair must differ, positive.
+        certain: the practical algorithm, or else (2) with the win rates' difference.
+    """
+    if answers < 2:
+        raise ValueError(f"answers must be 2 or more, not {answers}")
+    positive(margin=margin)
+
+    def select(scores: Tensor, rng: torch.Generator) -> Compared:
+        row, better, worse = large_margin_pairs(scored(scores), margin)
+        return Compared(row, better, worse, gap=scores[row, better] - scores[row, worse])
+
+    return Recipe(answers, select, classification(eta, certain), anchor="last")
+
+
+def classification(eta: float, certain: bool = False) -> Objective[Pairs]:
     """The loss of DNO on pairs whose reference is the policy that they were drawn from.
 
     Args:
@@ -77,7 +102,7 @@ def dno(eta: float, certain: bool = False) -> Objective[Pairs]:
     positive(eta=eta)
 
     def objective(pairs: Pairs) -> tuple[Tensor, Info]:
-        h = margin(pairs, eta)
+        h = log_ratios(pairs, eta)
         if certain:
             return -logsigmoid(h), Info(h.detach())
         s = torch.sigmoid(known(pairs, "gap").to(h.dtype))

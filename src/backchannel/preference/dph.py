@@ -89,7 +89,7 @@ class Head(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.pooler = nn.Linear(width, width)
-        self.value = nn.Linear(width, 1, bias=False)
+            self.value = nn.Linear(width, 1, bias=False)
         nn.init.zeros_(self.value.weight)
 
     def forward(self, hidden: Tensor, last: Tensor) -> Tensor:

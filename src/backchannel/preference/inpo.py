@@ -25,8 +25,9 @@ reference that moves. With eta = tau the present policy drops out: online IPO.
 Steps: draw pairs from p_t and have them judged; take `mixed` log-probabilities as the reference; minimise (3); the
 result is p_{t+1}. `tabular` is (1) itself, a solver for games whose win rates are known.
 
-Deviations: h in (3) is that of (4). Info's margin is h times eta, whose target is 1/2. The claim is about tables; no
-language model was trained with it yet, and the length of answers was not looked at.
+Deviations: h in (3) is that of (4). Info's margin is h times eta, whose target is 1/2. The paper's pairs on language
+models are the best and the worst of several answers; here they are two answers as drawn. `align` learns from given
+pairs, with the start as the reference: the first round, in which p_t and mu are the same, if the pairs are the start's.
 
     >>> import torch
     >>> from backchannel.parts.objectives import Pairs

@@ -28,12 +28,9 @@ References: ouyang2022training.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from torch import Tensor
-
 from backchannel.card import Card
-from backchannel.parts.objectives import Objective, Singles, known
+from backchannel.parts.imitation import imitation
+from backchannel.parts.objectives import Objective, Singles
 
 CARD = Card(
     name="SFT",
@@ -50,19 +47,6 @@ CARD = Card(
 )
 
 
-class Info(NamedTuple):
-    """What to log: the answer's log-probability."""
-
-    log_probability: Tensor  # [n]
-
-
 def sft() -> Objective[Singles]:
     """Supervised fine-tuning; whether an answer was called good is not asked: give it those to imitate."""
-
-    def objective(singles: Singles) -> tuple[Tensor, Info]:
-        return -singles.policy / known(singles, "length"), Info(singles.policy.detach())  # (1)
-
-    def weight(singles: Singles) -> Tensor:
-        return known(singles, "length").to(singles.policy.dtype)  # (2)
-
-    return Objective(objective, Singles, reference=False, weight=weight)
+    return imitation()  # (1), (2)

@@ -88,9 +88,7 @@ def vpo(alpha: float, beta: float, optimistic: bool = False, calibration: Calibr
         optimistic: True to collect data with, False to make the most of what there is.
         calibration: which answers of the pairs stand for the calibration policy: "chosen", "rejected" or "both".
     """
-    positive(beta=beta)
-    if not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha must be at least 0, not {alpha}")
+    _weighed(alpha, beta)
     if calibration not in ("chosen", "rejected", "both"):
         raise ValueError(f'calibration must be "chosen", "rejected" or "both", not {calibration!r}')
     sign, share = 1.0 if optimistic else -1.0, {"chosen": 1.0, "rejected": 0.0, "both": 0.5}[calibration]
@@ -141,7 +139,8 @@ def linear_vpo(
         ridge: positive.
         steps: of Newton's method.
     """
-    positive(beta=beta, ridge=ridge)
+    _weighed(alpha, beta)
+    positive(ridge=ridge)
     centred = features - (calibration[..., None] * features).sum(-2, keepdim=True)  # E_cal r = 0
     phi, won, ref = centred.unsqueeze(-4), wins.unsqueeze(-4), log_reference.unsqueeze(-3)
     sign = 1.0 if optimistic else -1.0
@@ -171,6 +170,12 @@ def linear_vpo(
     theta, now = theta.gather(-2, best[..., None].expand(*best.shape, theta.shape[-1]))[..., 0, :], now.gather(-1, best)
     r = torch.einsum("...sad,...d->...sa", centred, theta)
     return Linear(theta, torch.log_softmax(log_reference + r / beta, -1), now[..., 0])
+
+
+def _weighed(alpha: float, beta: float) -> None:
+    positive(beta=beta)
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha must be at least 0, not {alpha}")
 
 
 def _newton(

@@ -25,17 +25,26 @@ Labels that are flipped with probability eps turn P - 1/2 into (1 - 2 eps)(P - 1
 Steps: sample trajectories; compare each with the queue; hand their shares of wins, as rewards, to a learner; put them
 into the queue.
 
-Deviations: a trajectory joins the queue after its batch was judged, so that none is compared with itself. The paper's
-continuous control (Pendulum, Hopper and others, with soft actor-critic) is not part of this file: `self_play` takes
-any learner, and the claim runs it on tables only.
+`WinRateRewards` is (4) for a learner that has a loop of its own, `self_play` the whole loop. (4) keeps nothing of a
+comparison but a reward: it needs one comparison for each trajectory, at least, and forgets it. A reward model learns
+from all comparisons so far; where one number for each trajectory does explain them, it needs fewer (claim).
+
+Deviations: a trajectory joins the queue after its batch was judged, so that none is compared with itself. The paper
+learns control with soft actor-critic; the claim swings up pendulums with evolution strategies, a learner that asks for
+no more than one reward for each trajectory. Hopper and the like were not tried.
 
     >>> from backchannel.parts.nash import averages, even, solve
-    >>> from backchannel.rl.selfplay_spo import gap_bound, selfplay_spo
+    >>> from backchannel.rl.selfplay_spo import WinRateRewards, gap_bound, selfplay_spo
     >>> from backchannel.tasks.preference_matrices import cyclic_game
     >>> game = cyclic_game(5, seed=0)
     >>> mean = averages(solve(selfplay_spo(actions=5, horizon=2000), game, even(5), 1999))[-1]
     >>> bool((game @ mean).max() - 0.5 <= gap_bound(5, 2000) / 2)
     True
+    >>> rewards = WinRateRewards(lambda x, y: float(x > y), first=[3, 5])
+    >>> rewards([4, 9])  # each against 3 and 5; then they are the queue
+    array([0.5, 1. ])
+    >>> rewards([6]), rewards.comparisons
+    (array([0.5]), 6)
 
 References: swamy2024minimaximalist, freund1999adaptive.
 """
@@ -46,7 +55,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -96,7 +105,35 @@ def win_shares(beats: Callable[[X, X], float], batch: Sequence[X], others: Seque
     """(4): of each trajectory of the batch the mean of `beats(x, q)` over the others: float64[len(batch)]."""
     if not others:
         raise ValueError("there is nobody to be compared with: the queue is empty")
-    return np.array([np.mean([beats(x, other) for other in others]) for x in batch])
+    wins = np.array([[beats(x, other) for other in others] for x in batch], float).reshape(len(batch), len(others))
+    if not ((wins >= 0) & (wins <= 1)).all():
+        found = wins[~((wins >= 0) & (wins <= 1))][0]
+        raise ValueError(f"beats must say 1, 0 or a probability in between, not {found}")
+    shares: np.ndarray = wins.mean(1)
+    return shares
+
+
+class WinRateRewards(Generic[X]):
+    """(4), batch after batch: call it with the trajectories that were sampled last, and get their rewards.
+
+    Attributes:
+        queue: those that the next batch is compared with.
+        comparisons: how many were made.
+    """
+
+    def __init__(self, beats: Callable[[X, X], float], first: Iterable[X]):
+        """`beats` as in `self_play`; `first`: trajectories of the first policy, as many as the queue shall hold."""
+        begin = list(first)
+        if not begin:
+            raise ValueError("there is nobody to be compared with: first must hold at least one trajectory")
+        self.beats, self.queue, self.comparisons = beats, deque(begin, maxlen=len(begin)), 0
+
+    def __call__(self, batch: Sequence[X]) -> np.ndarray:
+        """The rewards of a batch, float64[len(batch)], in [0, 1]; then the batch joins the queue."""
+        rewards = win_shares(self.beats, batch, list(self.queue))
+        self.comparisons += len(batch) * len(self.queue)
+        self.queue.extend(batch)
+        return rewards
 
 
 def self_play(
@@ -117,9 +154,8 @@ def self_play(
         batch: trajectories of each.
         queue: how many of the last trajectories are kept to compare with. It is filled before the first round.
     """
-    recent: deque[X] = deque(islice(sample(queue), queue), maxlen=queue)
+    rewards = WinRateRewards(beats, islice(sample(queue), queue))
     for _ in range(rounds):
         trajectories = list(sample(batch))
-        learn(trajectories, win_shares(beats, trajectories, list(recent)))
-        recent.extend(trajectories)
-    return rounds * batch * queue
+        learn(trajectories, rewards(trajectories))
+    return rewards.comparisons

@@ -1,11 +1,13 @@
 """The battery of recipes: what must hold for every method that learns from answers that the model draws.
 
-Recipes are tried on made-up scores. A check raises AssertionError.
+Recipes are tried on made-up scores, and their losses on made-up batches. A check raises AssertionError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 
 import torch
 
@@ -13,6 +15,7 @@ from backchannel.card import Method
 from backchannel.parts.objectives import Objective, Pairs, Rankings, Rollouts, Singles
 from backchannel.parts.recipes import Compared, Recipe
 from backchannel.testing.battery import check_card
+from backchannel.testing.objective_battery import OBJECTIVE_CHECKS
 
 Check = Callable[[Method], None]
 
@@ -27,6 +30,15 @@ def check_parts(method: Method) -> None:
     assert all(a + b > 0 for a, b in recipe.mixtures + recipe.second), f"{method.key}: a mixture of no weight"
     assert recipe.begin in ("last", "start")
     assert recipe.anchor in ("last", "start")
+
+
+def check_objective(method: Method) -> None:
+    """Its loss is an objective: what must hold for those, holds."""
+    module = ModuleType(method.key)
+    vars(module).update(vars(method.module) | {method.key: lambda: method.example().objective})
+    for check in OBJECTIVE_CHECKS:
+        if check is not check_card:
+            check(Method(method.key, method.family, replace(method.card, example={}), module))
 
 
 def check_selection(method: Method) -> None:
@@ -77,7 +89,14 @@ def check_bad_scores(method: Method) -> None:
         assert "2" in said, f"{method.key}: does not say which prompt"
 
 
-RECIPE_CHECKS: tuple[Check, ...] = (check_card, check_parts, check_selection, check_luck, check_bad_scores)
+RECIPE_CHECKS: tuple[Check, ...] = (
+    check_card,
+    check_parts,
+    check_objective,
+    check_selection,
+    check_luck,
+    check_bad_scores,
+)
 
 
 def _scores(recipe: Recipe, seed: int) -> torch.Tensor:

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from backchannel.claim import Evidence, Table, at_least, at_most
-from backchannel.preference.alignment_asymptotics import alignment_asymptotics, best_of_n, rate, types
+from backchannel.parts.best_of_n import log_ratio
+from backchannel.preference.alignment_asymptotics import alignment_asymptotics, rate, types
 
 LENGTHS, BUDGET, SMALL, SOURCES = (4, 8, 16, 32, 64, 128, 200), 0.2, 0.1, 3
 TAIL = tuple(range(100, 201, 3))
@@ -100,7 +101,7 @@ def _compared(p: np.ndarray, r: np.ndarray, tilt: float, m: int, budget: float) 
     """Best-of-n's reward per symbol, and its divergence from the optimum."""
     counts, logs = types(p, m)
     reward = counts @ r
-    ratio = best_of_n(np.exp(logs), reward, float(np.round(np.exp(m * budget))))
+    ratio = log_ratio(np.exp(logs), reward, float(np.round(np.exp(m * budget))))
     law = np.exp(logs + ratio)
     seen = law > 0
     to_optimum = ratio - tilt * reward + m * np.log(p @ np.exp(tilt * r))

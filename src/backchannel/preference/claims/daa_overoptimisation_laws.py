@@ -30,12 +30,12 @@ import numpy as np
 import torch
 
 from backchannel.claim import Check, Evidence, Table, at_least, at_most
+from backchannel.parts.best_of_n import divergence_bound
 from backchannel.parts.objectives import Objective, Pairs
 from backchannel.preference.bradley_terry import bradley_terry
 from backchannel.preference.daa_overoptimisation_laws import (
     Form,
     Law,
-    best_of_n_divergence,
     daa_overoptimisation_laws,
     nodes,
     tree_run,
@@ -196,7 +196,7 @@ def _best_of_n(start: AnswerLM, data: Labelled, seed: int) -> list[list[Any]]:
         scores, true = torch.stack([reward(each) for each in drawn], 1), torch.stack([gold(each) for each in drawn], 1)
     for n in (2, 4, 16):
         picked = true.gather(1, scores[:, :n].argmax(1, keepdim=True))
-        rows.append([n, f"{best_of_n_divergence(n):.2f}", f"{float(picked.mean() - true.mean()):+.2f}"])
+        rows.append([n, f"{divergence_bound(n):.2f}", f"{float(picked.mean() - true.mean()):+.2f}"])
     return rows
 
 

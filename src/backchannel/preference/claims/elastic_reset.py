@@ -1,4 +1,4 @@
-"""Resets leave the reward as it is, and end with more of it at a small drift, less drift and fewer repetitions.
+"""With the same reward, resets give more of it within a small drift than going on, and end with less drift.
 
 The paper (Noukhovitch et al. 2023): on a pivot translation, a mock sentiment task and a technical chatbot, resets give
 more reward for less drift than policy gradients with a price of leaving the reference, in the same number of steps.
@@ -9,10 +9,10 @@ Ours, on a tiny transformer whose proxy reward likes some words and dislikes oth
 2. At the end it has drifted at most 0.7 times as far, and repeats itself less.
 3. Resets to the start instead of the average end with less reward.
 
-For context: within 2 and 3 nats the reward is much that of training without a price. A price of leaving the reference
-that is right for 5 nats has more reward there than Elastic Reset, and a larger area, unlike in the paper. The table
-shows the proxy, the true reward, repetitions and the reference's surprise. PPO's critic, translation with self-play and
-large models are left out.
+For context: within 2 and 3 nats the reward is much that of training without a price, which drifts on and ends with more
+of it. A price of leaving the reference that is right for 5 nats has more reward there than Elastic Reset, and a larger
+area, unlike in the paper. The table shows the proxy, the true reward, repetitions and the reference's surprise. PPO's
+critic, translation with self-play and large models are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rounds of own answers, the best of eight against the worst, teach as much as the judge knows.
+"""Rounds of own answers, the best of eight against the worst, teach more than random pairs where the judge is right.
 
 The paper (Dong et al. 2024): with a reward model in people's place, three rounds of DPO on the best and the worst of n
 own answers take an 8B model well beyond supervised and offline DPO training on chat benchmarks. Ours, on a small

@@ -12,8 +12,8 @@ rejection sampling and labelled by a reward model (rso-sample-rank) beat pairs o
 3. A tiny transformer with a known reward, not part of the verdict. The direct data are a crowd's answers, compared by
    an annotator who is wrong now and then (Bradley and Terry on twice the gold reward); the reward that ranks the
    model's own answers is the annotator's. With as many pairs and steps and the same gamma and learning rate,
-   rso-sample-rank ends above both others on two seeds of three, with both losses, and below both on the third. Between
-   these two there is hardly a difference: our supervised model was trained on this very crowd.
+   rso-sample-rank ends above both others on two seeds of three, with both losses, and below both on the third. Of these
+   two sft-sample-rank is mostly a little ahead: our supervised model was trained on this very crowd.
 
 Imitation of the best of as many candidates (RAFT) ends above all pairs. LOG.md tells of other settings and of a reward
 model. PPO, T5-XXL and human raters are out of reach here.

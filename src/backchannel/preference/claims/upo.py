@@ -1,4 +1,4 @@
-"""Where three labels in ten are wrong, pairs that an estimator is certain of are right more often, and teach more.
+"""Where three labels in ten are wrong, pairs on which an estimator agrees are right more often, and teach more.
 
 The paper (Wang et al. 2025): three rounds of UPO beat iterative DPO, SPIN and filtering by rewards on AlpacaEval and
 MT-Bench, because fewer of the pairs are wrong. Ours, on a tiny transformer whose true reward is known: the reward that
@@ -10,8 +10,8 @@ trained with dropout on 2,000 comparisons of the start's answers. Three rounds, 
 2. After three rounds UPO's gold reward is above that of DPO on those pairs, and of DPO on the best answer against the
    worst.
 
-What dropout adds is shown as well: the same with one pass and nothing dropped. Most of the gain comes of leaving out
-the pairs where estimator and reward disagree, for which one pass will do.
+What dropout adds is shown as well: the same with one pass and nothing dropped has no fewer pairs that are right. The
+gain comes of leaving out the pairs where estimator and reward disagree, for which one pass will do.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ on linear contextual bandits with d = 10, where all but the labels is known in c
 2. Offline, from people who answer well (reward / 0.3 in the exponent): with 100, 300, 1,000 and 3,000 comparisons the
    mean suboptimality of pessimistic VPO is below DPO's at the best of three ridges. Calibration is by the answers in
    the data. With more data the lead shrinks: at 3,000 it is about three standard errors over 240 problems.
-3. A tiny transformer on 200 comparisons, 120 steps of either at the same price and rate: VPO ends with the higher true
-   reward. One model says little, and this stands beside the verdict.
+3. A tiny transformer on 200 comparisons, 120 steps of either at the same price and rate: that VPO ends with the higher
+   true reward was hoped for, and is so on some seeds only. One model says little, and this stands beside the verdict.
 
 Regret is in the goal, reward less its price. Pairs online are of the policy and of the reference, as in the theory; the
 reference's answer is not counted. Summaries by PaLM 2 and Llama 2 are out of reach.

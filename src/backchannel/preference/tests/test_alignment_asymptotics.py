@@ -7,10 +7,10 @@ import pytest
 from scipy import optimize, special
 
 from backchannel.card import Method
+from backchannel.parts.best_of_n import log_ratio
 from backchannel.preference import alignment_asymptotics as module
 from backchannel.preference.alignment_asymptotics import (
     alignment_asymptotics,
-    best_of_n,
     cumulant,
     rate,
     renyi_cross_entropy,
@@ -49,7 +49,7 @@ def test_known_best_of_n_by_enumeration_of_draws():
         best = [y for y in draw if abs(r[y] - r[list(draw)].max()) < 1e-12]
         for y in best:
             law[y] += p[list(draw)].prod() / len(best)
-    np.testing.assert_allclose(p * np.exp(best_of_n(p, r, 3)), law, rtol=1e-12)
+    np.testing.assert_allclose(p * np.exp(log_ratio(p, r, 3)), law, rtol=1e-12)
 
 
 def test_known_optimum_is_the_best_law_within_the_budget():
@@ -105,14 +105,14 @@ def test_known_cumulants_of_a_sequence_are_those_of_a_symbol():
 
 
 def test_limit_one_draw_changes_nothing_and_many_take_the_best():
-    np.testing.assert_allclose(best_of_n(P, R, 1), 0, atol=1e-12)
-    law = P * np.exp(best_of_n(P, R, 1e9))
+    np.testing.assert_allclose(log_ratio(P, R, 1), 0, atol=1e-12)
+    law = P * np.exp(log_ratio(P, R, 1e9))
     np.testing.assert_allclose(law, [0, 1, 0], atol=1e-12)
     assert alignment_asymptotics(P, R, 1.6).law[1] > 0.99
     m = 60  # probabilities down to 1e-42: the law still sums to 1 and stays within the divergence of n draws
     counts, logs = types(P, m)
     for n in (2.0, 1e3, 1e12):
-        ratio = best_of_n(np.exp(logs), counts @ R, n)
+        ratio = log_ratio(np.exp(logs), counts @ R, n)
         law = np.exp(logs + ratio)
         assert law.sum() == pytest.approx(1, rel=1e-9)
         assert law @ np.where(law > 0, ratio, 0) <= np.log(n) - (n - 1) / n + 1e-9
@@ -121,14 +121,14 @@ def test_limit_one_draw_changes_nothing_and_many_take_the_best():
 def test_contrast_best_of_n_has_the_divergence_and_less_reward():
     # On one symbol best-of-n is not a tilted law: for its own divergence the optimum has strictly more reward. On long
     # sequences the difference per symbol vanishes, as log(m) / m.
-    law = P * np.exp(best_of_n(P, R, 3))
+    law = P * np.exp(log_ratio(P, R, 3))
     optimum = alignment_asymptotics(P, R, divergence(law, P))
     assert optimum.reward - law @ R > 0.003
     gaps = []
     for m in (10, 400):
         counts, logs = types(P, m)
         reward = counts @ R
-        ratio = best_of_n(np.exp(logs), reward, 2.0 ** (m / 5))
+        ratio = log_ratio(np.exp(logs), reward, 2.0 ** (m / 5))
         long = np.exp(logs + ratio)
         spent = long @ np.where(long > 0, ratio, 0) / m
         gaps.append(alignment_asymptotics(P, R, spent).reward - long @ reward / m)
@@ -143,7 +143,7 @@ def test_contrast_best_of_n_has_the_divergence_and_less_reward():
         (lambda: alignment_asymptotics([0.5, 0.25, 0.25], [0, 1, 1], 0.7), "budget"),  # log 2
         (lambda: alignment_asymptotics([0.5, 0.6], [0, 1], 0.1), "law"),
         (lambda: alignment_asymptotics([0.5, 0.5], [1, 1], 0.1), "equal"),
-        (lambda: best_of_n(P, R, 0.5), "n must"),
+        (lambda: log_ratio(P, R, 0.5), "n must"),
         (lambda: types(P, 0), "length"),
         (lambda: rate(P, R, 1.0, 1.0), "level"),
     ],

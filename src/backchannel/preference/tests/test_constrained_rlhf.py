@@ -10,6 +10,7 @@ from backchannel.parts.objectives import Rollouts, random_batch  # noqa: E402
 from backchannel.preference import constrained_rlhf as module  # noqa: E402
 from backchannel.preference.constrained_rlhf import ThresholdSearch, constrained_rlhf  # noqa: E402
 from backchannel.preference.ppo import ppo  # noqa: E402
+from backchannel.preference.tests.ppo_by_hand import ppo_by_hand  # noqa: E402
 from backchannel.testing.battery import check_card  # noqa: E402
 
 
@@ -25,18 +26,8 @@ def test_card():
 
 def test_step_loss_by_hand():
     batch = _headed()
-    policy, sampled, _, mask, advantage, value, returns = (np.asarray(x) for x in batch)
-    losses, shares, errors = [], [], []
-    for i in range(9):
-        terms, past, error = [], [], []
-        for t in np.nonzero(mask[i])[0]:
-            rho, a = np.exp(policy[i, t] - sampled[i, t]), advantage[i, t]
-            terms.append(-min(rho * a, np.clip(rho, 0.7, 1.3) * a))
-            past.append((rho < 0.7 and a < 0) or (rho > 1.3 and a > 0))
-            error.append(sum((value[i, t, h] - returns[i, t, h]) ** 2 for h in range(3)))
-        losses.append(np.mean(terms) + 0.4 * np.mean(error))
-        shares.append(np.mean(past))
-        errors.append(np.mean(error))
+    batch = batch._replace(advantage=batch.advantage * (torch.arange(9) % 3 > 0))  # where it is 0 nothing is clipped
+    losses, shares, errors = ppo_by_hand(batch, 0.3, 0.4)
     loss, info = constrained_rlhf([1, 2], epsilon=0.3, value_weight=0.4).objective(batch)
     np.testing.assert_allclose(loss, losses, rtol=1e-10)
     np.testing.assert_allclose(info.clipped, shares, rtol=1e-12)
@@ -107,8 +98,12 @@ def test_step_the_simplex_by_hand():
     assert told([0, 1, 2, 3, 4])[5] == [0.5, 2.5]  # opposite of (1, 0), over (0, 1) and (1.5, 1.5)
     assert told([0, 1, 2, 3, 2.5])[5] == [0.0, 2.0]  # the expanded point was no better: opposite over (0, 1), (1, 1)
     assert told([0, 1, 2, 1.5])[4] == [0.0, 2.0]  # the reflected point is second: kept
+    assert told([0, 1, 2, 2])[4] == [0.0, 2.0]  # as good as the best: kept, and not expanded
+    assert told([0, 1, 2, 3, 3])[5] == [0.0, 2.0]  # the expanded point is as good as the reflected one, which is kept
     assert told([0, 1, 2, 0.5])[4] == [0.25, 0.25]  # contracted towards the worst
+    assert told([0, 1, 2, 1])[4] == [0.25, 0.25]  # no better than the second: the same
     assert told([0, 1, 2, 0.5, 0.7])[5] == [0.75, 0.75]  # kept, still the worst: reflected
+    assert told([0, 1, 2, 0.5, 0])[5] == [0.5, 0.5]  # no better than the worst: all come nearer to the best
     shrunk = told([0, 1, 2, -1, -1, 0, 0])
     assert shrunk[5:7] == [[0.5, 0.5], [0.0, 0.5]]
     assert shrunk[:3] == start
@@ -118,6 +113,7 @@ def test_limit_one_head_and_a_weight_of_one_is_ppo():
     batch = _headed(heads=1)
     plain = batch._replace(value=batch.value[:, :, 0], returns=batch.returns[:, :, 0])
     torch.testing.assert_close(constrained_rlhf([1.0]).objective(batch)[0], ppo(0.2, 0.5)(plain)[0])
+    assert not constrained_rlhf([1.0]).objective.reference
     method = constrained_rlhf([1.0], "inequality", rate=1.0)
     method.multipliers = torch.tensor([50.0])
     advantages = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
@@ -148,6 +144,8 @@ def test_contrast_a_fixed_sum_goes_past_what_a_weight_stops_at():
         ({"kind": "both"}, "kind must be"),
         ({"rate": 0}, "rate"),
         ({"epsilon": 1}, "epsilon"),
+        ({"epsilon": 0}, "epsilon"),
+        ({"value_weight": 0}, "value_weight"),
     ],
 )
 def test_wrong_arguments(given, word):
@@ -155,5 +153,6 @@ def test_wrong_arguments(given, word):
         constrained_rlhf(**({"thresholds": [1.0]} | given))
     with pytest.raises(ValueError, match="3 advantages, the price's first, not 2"):
         constrained_rlhf([1.0, 2.0]).mixed(torch.zeros(4, 2))
-    with pytest.raises(ValueError, match=r"N \+ 1 points"):
-        ThresholdSearch(np.zeros((2, 2)))
+    for shape in ((2, 2), (3,), (3, 2, 1)):
+        with pytest.raises(ValueError, match=r"N \+ 1 points"):
+            ThresholdSearch(np.zeros(shape))

@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch", reason="preference objectives need torch")
 from scipy import optimize  # noqa: E402
 
 from backchannel.card import Method  # noqa: E402
+from backchannel.parts.best_of_n import divergence_bound  # noqa: E402
 from backchannel.preference import daa_overoptimisation_laws as module  # noqa: E402
+from backchannel.preference.apo_zero import apo_zero  # noqa: E402
 from backchannel.preference.daa_overoptimisation_laws import (  # noqa: E402
     Law,
-    best_of_n_divergence,
     daa_overoptimisation_laws,
     nodes,
     tree_logs,
@@ -65,6 +66,30 @@ def test_step_of_dpo_on_a_tree_by_hand():
     np.testing.assert_allclose([each[1] for each in masses], [p[0], p[2], p[1]], rtol=1e-12)
 
 
+def test_step_two_steps_on_a_tree_by_hand():
+    # Depth 2, three choices, one feature shared by all four nodes, and a loss that reads both levels of a pair. A node
+    # on a path pulls with e_choice - p. Path 0 is chosen twice, path 1 rejected twice: each counts once in the masses.
+    features = np.array([[1.0], [-0.5], [2.0], [0.7]])
+    chosen, rejected, beta, rate = [0, 0, 4], [1, 2, 1], 0.6, 0.8
+    ways = [((0, a), (1 + a, b)) for a in range(3) for b in range(3)]
+    theta, reference = np.zeros((1, 3)), math.log(1 / 9)
+    expected = []
+    for _ in range(3):
+        p = np.exp(features @ theta)
+        p /= p.sum(1, keepdims=True)
+        logs = [sum(math.log(p[node, choice]) for node, choice in way) for way in ways]
+        law = np.exp(logs)
+        expected.append([law[0] + law[4], law[1] + law[2], law[3] + law[5:].sum()])
+        down = np.zeros_like(features @ theta)
+        for path, side in [*((path, -1) for path in chosen), *((path, 1) for path in rejected)]:
+            s = 1 / (1 + math.exp(-beta * (logs[path] - reference)))
+            for node, choice in ways[path]:
+                down[node] += side * beta * s * (1 - s) * (np.eye(3)[choice] - p[node]) / len(chosen)
+        theta = theta - rate * features.T @ down
+    masses = tree_run(apo_zero(beta), chosen, rejected, torch.tensor(features), 3, 2, 2, rate)
+    np.testing.assert_allclose(torch.stack(masses, 1), expected, rtol=1e-12)
+
+
 def test_known_peaks_are_the_highest_points():
     for law in (
         Law("log", 1.2, 0.7, 0, 1),
@@ -92,7 +117,7 @@ def test_known_divergence_of_the_best_of_n():
     for n in (2, 16):
         u = (np.arange(200_000) + 0.5) / 200_000
         density = n * u ** (n - 1)
-        assert best_of_n_divergence(n) == pytest.approx(float((density * np.log(density)).mean()), abs=1e-4)
+        assert divergence_bound(n) == pytest.approx(float((density * np.log(density)).mean()), abs=1e-4)
 
 
 def test_limit_no_divergence_no_gain_and_no_fall_no_peak():
@@ -100,7 +125,7 @@ def test_limit_no_divergence_no_gain_and_no_fall_no_peak():
     assert law.at([0.0]).tolist() == [0]
     assert law.beta == pytest.approx(0, abs=1e-12)
     assert Law("log", 1.0, -0.1, 0, 1).peak == (math.inf, math.inf)
-    assert best_of_n_divergence(1) == 0
+    assert divergence_bound(1) == 0
 
 
 def test_limit_one_node_with_all_features_is_the_table():
@@ -135,9 +160,12 @@ def test_contrast_shared_features_lead_to_paths_that_nobody_compared():
     ("call", "word"),
     [
         (lambda: daa_overoptimisation_laws([1.0, 2.0], [1.0, 2.0]), "3 numbers"),
+        (lambda: daa_overoptimisation_laws(np.ones((3, 2)), np.ones((3, 2))), "3 numbers"),
+        (lambda: daa_overoptimisation_laws([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]), "3 numbers"),
         (lambda: daa_overoptimisation_laws([1.0, 2.0, math.nan], [1.0, 2.0, 3.0]), "finite"),
+        (lambda: daa_overoptimisation_laws([1.0, 2.0, 3.0], [1.0, math.inf, 3.0]), "finite"),
         (lambda: daa_overoptimisation_laws(KL, GAIN, form="cubic"), "form"),  # type: ignore[arg-type]
-        (lambda: best_of_n_divergence(0.5), "n must"),
+        (lambda: divergence_bound(0.5), "n must"),
         (lambda: tree_run(dpo(0.1), [0], [1], torch.eye(3), 2, 3, 1, 0.1), "7 nodes"),
     ],
 )

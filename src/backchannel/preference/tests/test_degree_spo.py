@@ -133,6 +133,7 @@ def test_contrast_dpo_leaves_a_state_that_no_classifier_can_read():
     [
         (lambda: degree_spo(4, 1), "degrees must be 2 or more, not 1"),
         (lambda: degree_spo(4, gamma=-0.1), "gamma"),
+        (lambda: degree_spo(4, gamma=float("inf")), "gamma"),
         (lambda: degree_spo(0), "width"),
         (lambda: degree_spo(4, beta=0.0), "beta"),
         (lambda: versions("ab", [], 1), "degrees"),

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="preference objectives need torch")
 from backchannel.parts.nash import averages, bradley_terry_rewards, even, exploitability, normalised, solve  # noqa: E402
 from backchannel.parts.objectives import Pairs, random_pairs, swapped  # noqa: E402
 from backchannel.preference.dno import (  # noqa: E402
+    classification,
     dno,
     gap_bound,
     large_margin_pairs,
@@ -18,7 +19,10 @@ from backchannel.preference.dno import (  # noqa: E402
 )
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.rl.selfplay_spo import selfplay_spo  # noqa: E402
+from backchannel.tasks import tiny_answers as t  # noqa: E402
 from backchannel.tasks.preference_matrices import games, random_game  # noqa: E402
+from backchannel.tasks.tiny_contest import Contest  # noqa: E402
+from backchannel.tasks.tiny_tuning import Labelled, improve, tune  # noqa: E402
 
 
 def _policy(seed, *shape):
@@ -31,7 +35,7 @@ def test_step_loss_by_hand():
     w, v, rw, rv = (np.asarray(x) for x in pairs[:4])
     h = eta * np.log(np.exp(w - rw) / np.exp(v - rv))
     s, q = 1 / (1 + np.exp(-gap.numpy())), 1 / (1 + np.exp(-h))
-    loss, info = dno(eta)(pairs._replace(gap=gap))
+    loss, info = classification(eta)(pairs._replace(gap=gap))
     np.testing.assert_allclose(loss, -s * np.log(q) - (1 - s) * np.log(1 - q), rtol=1e-9)
     np.testing.assert_allclose(info.margin, h, rtol=1e-9)
 
@@ -54,7 +58,9 @@ def test_known_minimiser_is_the_step_of_the_table(seed):
 
     def loss(x):
         policy = torch.log_softmax(x, -1)
-        return (weight * dno(eta)(Pairs(policy[a], policy[b], fixed[a], fixed[b], gap=rates[a] - rates[b]))[0]).sum()
+        return (
+            weight * classification(eta)(Pairs(policy[a], policy[b], fixed[a], fixed[b], gap=rates[a] - rates[b]))[0]
+        ).sum()
 
     x = fixed.clone()
     for _ in range(20):
@@ -97,14 +103,14 @@ def test_known_each_policy_is_preferred_to_the_one_before():
 
 def test_limit_certain_pairs_are_those_of_dpo():
     pairs = random_pairs(9, seed=5)
-    torch.testing.assert_close(dno(0.3, certain=True)(pairs)[0], dpo(0.3)(pairs)[0], rtol=0, atol=0)
+    torch.testing.assert_close(classification(0.3, certain=True)(pairs)[0], dpo(0.3)(pairs)[0], rtol=0, atol=0)
     sure = pairs._replace(gap=torch.full((9,), 50.0, dtype=torch.float64))
-    torch.testing.assert_close(dno(0.3)(sure)[0], dpo(0.3)(pairs)[0])
+    torch.testing.assert_close(classification(0.3)(sure)[0], dpo(0.3)(pairs)[0])
 
 
 def test_limit_the_order_of_a_pair_does_not_matter():
     pairs = random_pairs(9, seed=6)._replace(gap=torch.linspace(-1, 1, 9, dtype=torch.float64))
-    torch.testing.assert_close(dno(0.3)(swapped(pairs))[0], dno(0.3)(pairs)[0])
+    torch.testing.assert_close(classification(0.3)(swapped(pairs))[0], classification(0.3)(pairs)[0])
 
 
 def test_limit_with_exact_win_rates_it_is_hedge_against_oneself():
@@ -125,6 +131,44 @@ def test_contrast_dpo_takes_sides_in_a_cycle():
     assert ours < 0.05
 
 
+def test_step_recipe_selects_clear_pairs_with_their_gap():
+    found = dno(0.1, answers=3, margin=0.5).select(torch.tensor([[0.5, 0.5, 0.5], [0.0, 1.0, 0.5]]), torch.Generator())
+    each = (found.row, found.better, found.worse, found.gap)
+    assert [x.tolist() for x in each] == [[1, 1, 1], [1, 1, 2], [0, 2, 0], [1.0, 0.5, 0.5]]
+    with pytest.raises(ValueError, match="answer 1 to prompt 0"):
+        dno(0.1).select(torch.tensor([[0.0, float("nan"), 0.0, 0.0]]), torch.Generator())
+
+
+def test_known_rounds_of_the_recipe_are_dpo_against_the_last_round():
+    # By hand: three answers, three judgements, clear pairs, a step of Adam down DPO; the round before is the reference.
+    start, judge, rng = t.reference(0, width=16, layers=1, steps=80), Contest(), torch.Generator().manual_seed(3)
+
+    def feedback(drawn, luck):
+        return sample_win_rates(judge.judged(drawn, luck))
+
+    model = improve(start, dno(0.3, answers=3, margin=0.5), feedback, 2, 8, 2, 1e-3, seed=3)
+    last = start
+    for _ in range(2):
+        prompts = t.random_prompts(8, rng)
+        drawn = [last.sample(prompts, rng) for _ in range(3)]
+        rates = feedback(drawn, rng)
+        clear = [(i, a, b) for i in range(8) for a in range(3) for b in range(3) if rates[i, a] - rates[i, b] >= 0.5]
+        sides = [torch.stack([drawn[each[k]].tokens[each[0]] for each in clear]) for k in (1, 2)]
+        asked = torch.stack([prompts[i] for i, _, _ in clear])
+        pairs = Labelled(*(t.Answers(asked, each) for each in sides))
+        last = tune(last, lambda *_, pairs=pairs: pairs, dpo(0.3), 2, 1e-3, seed=0)
+    for a, b in zip(model.parameters(), last.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_limit_without_certainty_the_recipe_has_the_loss_of_win_rates():
+    pairs = random_pairs(9, seed=7)._replace(gap=torch.linspace(-1, 1, 9, dtype=torch.float64))
+    one, other = dno(0.3, certain=False).objective, dno(0.3).objective
+    torch.testing.assert_close(one(pairs)[0], classification(0.3)(pairs)[0])
+    torch.testing.assert_close(other(pairs)[0], dpo(0.3)(pairs)[0])
+    assert (dno(0.3).anchor, dno(0.3).begin, dno(0.3, answers=6).answers) == ("last", "last", 6)
+
+
 def test_pairs_with_a_clear_margin():
     rates = torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.625, 0.5]])
     prompt, better, worse = large_margin_pairs(rates, 0.5)
@@ -135,6 +179,10 @@ def test_pairs_with_a_clear_margin():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="eta"):
         dno(0.0)
+    with pytest.raises(ValueError, match="margin"):
+        dno(0.1, margin=0.0)
+    with pytest.raises(ValueError, match="answers"):
+        dno(0.1, answers=1)
     with pytest.raises(ValueError, match="eta"):
         tabular(0.0)
     with pytest.raises(ValueError, match="margin"):
@@ -142,4 +190,4 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="2 answers"):
         sample_win_rates(torch.zeros(3, 1, 1))
     with pytest.raises(ValueError, match="gap"):
-        dno(0.3)(random_pairs(2, seed=0))
+        classification(0.3)(random_pairs(2, seed=0))

@@ -56,6 +56,10 @@ def test_step_head_reads_the_last_token_by_hand():
     expected = [np.tanh(matrix @ hidden[i, t].numpy() + bias) @ [1.0, -2.0, 0.5] for i, t in ((0, 3), (1, 1))]
     np.testing.assert_allclose(head(hidden, torch.tensor([3, 1])).detach(), expected, rtol=1e-5)
     assert Head(3, seed=1)(hidden, torch.tensor([0, 0])).tolist() == [0.0, 0.0]
+    state = torch.get_rng_state()
+    assert torch.equal(Head(3, seed=1).pooler.weight, head.pooler.weight)
+    assert not torch.equal(Head(3, seed=2).pooler.weight, head.pooler.weight)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_step_prior_is_half_the_squared_way():

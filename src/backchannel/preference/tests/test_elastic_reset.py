@@ -1,5 +1,7 @@
 """Elastic Reset: proofs and contrast."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,7 @@ def test_step_by_hand():
     elastic = elastic_reset(weights, decay=0.8, every=3)
     start = [each.detach().numpy().copy() for each in weights]
     ema = [each.copy() for each in start]
+    assert not any(each.requires_grad for each in elastic.average + elastic.start)
     for step in range(1, 8):
         _move(weights, rng)
         theta = [each.detach().numpy().copy() for each in weights]
@@ -119,7 +122,7 @@ def test_contrast_an_average_that_is_not_reset_forgets_where_it_began():
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_been():
-    one, other = _weights(), _weights()
+    one, other = _weights(), _weights(seed=7)  # begun elsewhere: the start is part of the state
     ahead, behind = elastic_reset(one, 0.8, 3), elastic_reset(other, 0.8, 3)
     rng = torch.Generator().manual_seed(4)
     for _ in range(4):
@@ -129,6 +132,7 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been():
         for a, b in zip(one, other, strict=True):
             b.copy_(a)
     saved = ahead.state_dict()
+    copied = copy.deepcopy(saved)
     behind.load_state_dict(saved)
     rngs = [torch.Generator().manual_seed(5) for _ in range(2)]
     for _ in range(5):
@@ -138,6 +142,8 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been():
     for a, b in zip(one, other, strict=True):
         assert torch.equal(a, b)
     assert saved["steps"] == 4
+    for name in ("average", "start"):  # what was saved does not move along
+        assert all(torch.equal(a, b) for a, b in zip(saved[name], copied[name], strict=True))
     with pytest.raises(ValueError, match="other shapes"):
         elastic_reset(_weights(sizes=((3,),))).load_state_dict(saved)
 
@@ -157,10 +163,12 @@ def test_the_frontier_and_its_area_by_hand():
     drift, reward = np.array([0.0, 1.0, 2.0, 3.0, 6.0]), np.array([0.5, 1.0, 0.8, 2.0, 9.0])
     assert frontier(drift, reward, np.array([0, 0.9, 1, 2.5, 3, 5])).tolist() == [0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
     assert area(drift, reward, 4.0) == pytest.approx((0.5 + 1.0 + 1.0 + 2.0) / 4)
+    assert area(drift, reward, 3.5) == pytest.approx((0.5 + 1.0 + 1.0 + 0.5 * 2.0) / 3.5)
     assert area(drift[::-1], reward[::-1], 4.0) == area(drift, reward, 4.0)
     assert frontier(drift[1:], reward[1:], np.array([0.5])).tolist() == [-np.inf]
-    with pytest.raises(ValueError, match="the start"):
-        area(drift[1:], reward[1:], 4.0)
+    for some in (slice(1, None), slice(0)):
+        with pytest.raises(ValueError, match="the start"):
+            area(drift[some], reward[some], 4.0)
     with pytest.raises(ValueError, match="most must be positive"):
         area(drift, reward, 0.0)
 

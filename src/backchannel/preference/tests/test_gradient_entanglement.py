@@ -72,6 +72,8 @@ def test_step_inner_products_and_moves_by_hand():
 
 def test_step_a_pair_alone_by_its_two_conditions():
     # |g_w|^2 = 1, <g_w, g_l> = 2, |g_l|^2 = 5; q = d_w / d_l. w rises where q > 2, l falls where q < 2.5.
+    even = Entanglement(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))  # at q = 2 nothing moves: neither rises nor falls
+    assert [bool(each) for each in alone(even, Pulls(torch.tensor([2.0]), torch.ones(1)))] == [False, False]
     found = Entanglement(torch.tensor([[1.0, 2.0], [2.0, 5.0]]))
     for q, expected in ((1.0, (False, True)), (2.2, (True, True)), (3.0, (True, False))):
         seen = alone(found, Pulls(torch.tensor([q]), torch.ones(1)))

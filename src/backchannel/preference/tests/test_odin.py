@@ -97,7 +97,10 @@ def test_known_the_split_of_maximum_likelihood_reaches_the_least_value_of_every_
     assert loss.item() == pytest.approx(least.item(), abs=1e-9)
     assert info.quality_correlation.item() == pytest.approx(0, abs=1e-12)
     assert info.length_correlation.item() == pytest.approx(1)
-    torch.testing.assert_close(heads.reward().weight[0], best * torch.tensor([0.0, 1, 1, 1]))
+    kept = heads.reward()
+    heads.gain.data *= 2  # what is kept is the head as it was
+    torch.testing.assert_close(kept.weight[0], best * torch.tensor([0.0, 1, 1, 1]))
+    assert not kept.weight.requires_grad
 
 
 def test_known_training_finds_that_split():

@@ -74,6 +74,11 @@ def test_step_who_leads_is_who_had_the_smaller_loss_of_late():
     # Sums of DPO's loss: the second copy's 0.05 + 0.69 are below 0.69 + 0.31; then the first's 0.05 + 0.69 are below
     # 0.69 + 0.69; where both are alike the first leads.
     assert seen == [0, 1, 1, 0, 0, 0]
+    # A batch counts once, whatever its size: means 0.05 + 0.69 are below 0.69 + 0.31, sums over pairs are not.
+    chase = ofs_dpo_cofs_dpo(1.0, 0.1, every=2)
+    chase(high, low)
+    chase(*(Pairs(*(each.expand(3) for each in pair[:4])) for pair in (low, middle)))
+    assert chase.leader == 0
 
 
 class _Table(nn.Module):
@@ -104,6 +109,7 @@ def test_limit_without_the_chase_each_copy_is_dpo():
         stepper.step()
     found = chased(_Table(), _stream(), _pairs, ofs_dpo_cofs_dpo(0.5, 0.0), 0.05)
     torch.testing.assert_close(found.logits.detach(), model.logits.detach())
+    assert not found.logits.requires_grad
 
 
 def test_known_the_leader_at_the_end_is_returned():
@@ -168,6 +174,9 @@ def test_contrast_dpos_pull_fades_and_the_leads_does_not():
     [
         (lambda: ofs_dpo_cofs_dpo(0.0, 0.1), "beta"),
         (lambda: ofs_dpo_cofs_dpo(0.1, -1.0), "alpha"),
+        (lambda: ofs_dpo_cofs_dpo(0.1, float("inf")), "alpha"),
+        (lambda: coefficients(torch.ones(2), torch.zeros(2, dtype=torch.int64)), "gains must be"),
+        (lambda: coefficients(torch.ones(2, 3), torch.tensor([0, 1, 2])), "every domain"),
         (lambda: ofs_dpo_cofs_dpo(0.1, 0.1, every=0), "every"),
         (lambda: chased(_Table(), [], _pairs, ofs_dpo_cofs_dpo(0.1, 0.1), 0.1, slow=0.0), "slow"),
         (lambda: coefficients(torch.ones(2, 3), torch.zeros(2, dtype=torch.int64)), "gains must be"),

@@ -142,5 +142,8 @@ def test_judgements_that_are_no_probabilities_are_refused():
         osp().select(torch.tensor([[[0.5, 1.5], [0.5, 0.5]]]), _rng())
     with pytest.raises(ValueError, match="answers 1 and 0 to prompt 0"):
         osp().select(torch.tensor([[[0.5, 0.5], [float("nan"), 0.5]]]), _rng())
-    with pytest.raises(ValueError, match=r"must be \[prompts, N, N\]"):
-        ranked_pairs(torch.zeros(2, 3, 2))
+    for shape in ((2, 3, 2), (3, 3), (2, 1, 1), (1, 2, 2, 2)):
+        with pytest.raises(ValueError, match=r"must be \[prompts, N, N\]"):
+            ranked_pairs(torch.zeros(shape))
+    with pytest.raises(ValueError, match="must have a row for each prompt"):
+        osp().select(torch.zeros(4), _rng())

@@ -8,24 +8,12 @@ torch = pytest.importorskip("torch", reason="preference objectives need torch")
 from backchannel.parts.objectives import Rollouts, random_batch  # noqa: E402
 from backchannel.preference.grpo import grpo  # noqa: E402
 from backchannel.preference.ppo import generalised_advantage, ppo  # noqa: E402
+from backchannel.preference.tests.ppo_by_hand import ppo_by_hand  # noqa: E402
 
 
 def test_step_loss_by_hand():
     batch = random_batch(Rollouts, 9, seed=1)
-    policy, sampled, _, mask, advantage, value, returns = (np.asarray(x) for x in batch)
-    losses, shares, errors = [], [], []
-    for i in range(9):
-        terms, past, error = [], [], []
-        for t in np.nonzero(mask[i])[0]:
-            rho, a = np.exp(policy[i, t] - sampled[i, t]), advantage[i, t]
-            terms.append(-min(rho * a, np.clip(rho, 0.8, 1.2) * a))
-            past.append((rho < 0.8 and a < 0) or (rho > 1.2 and a > 0))
-            error.append((value[i, t] - returns[i, t]) ** 2)
-        (
-            losses.append(np.mean(terms) + 0.3 * np.mean(error)),
-            shares.append(np.mean(past)),
-            errors.append(np.mean(error)),
-        )
+    losses, shares, errors = ppo_by_hand(batch, 0.2, 0.3)
     loss, info = ppo(0.2, 0.3)(batch)
     np.testing.assert_allclose(loss, losses, rtol=1e-10)
     np.testing.assert_allclose(info.clipped, shares, rtol=1e-12)
@@ -55,6 +43,9 @@ def test_known_advantages_are_the_sum_that_defines_them(discount, trace):
             if trace == 1:
                 assert float(returns[i, t]) == pytest.approx(sum(discount**k * r[t + k] for k in range(n - t)))
     assert float(advantage[~batch.mask].abs().sum()) == 0
+    if discount == 1:  # the rule of whoever plays the loss
+        played = ppo(0.2, 0.3, trace).critic(rewards, batch.value, batch.mask)
+        torch.testing.assert_close(played, (advantage, returns), rtol=0, atol=0)
 
 
 def test_limit_with_a_perfect_critic_and_no_price_it_is_grpo():
@@ -79,5 +70,7 @@ def test_contrast_a_critic_credits_tokens_and_a_group_answers():
 def test_wrong_arguments(epsilon, weight, word):
     with pytest.raises(ValueError, match=word):
         ppo(epsilon, weight)
+    with pytest.raises(ValueError, match="trace must lie in"):
+        ppo(0.2, 0.1, trace=1.5)
     with pytest.raises(ValueError, match="needs the value"):
         ppo(0.2, 0.1)(random_batch(Rollouts, 3, seed=0)._replace(value=None))

@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="preference objectives need torch")
 
+from backchannel.parts.best_of_n import log_ratio  # noqa: E402
 from backchannel.parts.objectives import random_batch  # noqa: E402
 from backchannel.parts.recipes import Recipe, best_and_worst  # noqa: E402
-from backchannel.preference.alignment_asymptotics import best_of_n  # noqa: E402
 from backchannel.preference.raft import collect, raft  # noqa: E402
+from backchannel.preference.rest_em import rest_em  # noqa: E402
 from backchannel.preference.sft import sft  # noqa: E402
 from backchannel.tasks import tiny_answers as t  # noqa: E402
 from backchannel.tasks.tiny_tuning import Judged, gold_scores, improve, tune  # noqa: E402
@@ -64,10 +65,10 @@ def test_step_collect_takes_the_price_off_and_asks_for_answers_alone():
 
 
 def test_known_what_is_kept_is_the_law_of_best_of_k():
-    # Exact probabilities (alignment asymptotics); 40,000 prompts. Each share is within 5.3 standard errors except with
+    # Exact probabilities (parts/best_of_n.py); 40,000 prompts. Each share is within 5.3 standard errors except with
     # probability 1.2e-7 for each of 10 shares: below 1e-4.
-    n, log_ratio = 40_000, best_of_n(LAW.double().numpy() / float(LAW.double().sum()), REWARD.numpy(), 3)
-    law = LAW.numpy() * np.exp(log_ratio)
+    n, ratio = 40_000, log_ratio(LAW.double().numpy() / float(LAW.double().sum()), REWARD.numpy(), 3)
+    law = LAW.numpy() * np.exp(ratio)
     for seed in (0, 1):
         outcome = LAW.repeat(n, 1).multinomial(3, replacement=True, generator=_rng(seed))
         found = raft(3).select(REWARD[outcome], _rng(seed))
@@ -156,9 +157,11 @@ def test_wrong_collections():
     def fail(*_):
         raise AssertionError("nothing is drawn")
 
-    for price, word in ((-1.0, "price must be at least 0"), (0.5, "log-ratio")):
+    refused = "price must be at least 0"
+    for price, word in ((-1e-9, refused), (math.inf, refused), (0.5, "log-ratio")):
         with pytest.raises(ValueError, match=word):
             collect(raft(2), ["p"], fail, fail, _rng(), price=price)
     pairs = Recipe(2, lambda scores, rng: best_and_worst(scores), sft())
-    with pytest.raises(ValueError, match="keeps single answers"):
-        collect(pairs, ["p"], lambda *_: ["a"], lambda *_: torch.tensor([1.0]), _rng())
+    for other in (pairs, rest_em(2)):  # of which the second keeps no scores
+        with pytest.raises(ValueError, match="keeps single answers"):
+            collect(other, ["p"], lambda *_: ["a"], lambda *_: torch.tensor([1.0]), _rng())

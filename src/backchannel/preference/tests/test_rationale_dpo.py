@@ -73,7 +73,7 @@ def test_contrast_dpo_cannot_tell_what_a_rationale_says():
     assert float(explained[0] - explained[1]) > 2.0
 
 
-@pytest.mark.parametrize(("gamma", "beta", "word"), [(-0.1, 0.1, "gamma"), (0.1, 0.0, "beta")])
+@pytest.mark.parametrize(("gamma", "beta", "word"), [(-0.1, 0.1, "gamma"), (np.inf, 0.1, "gamma"), (0.1, 0.0, "beta")])
 def test_wrong_arguments(gamma, beta, word):
     with pytest.raises(ValueError, match=word):
         rationale_dpo(gamma, beta)

@@ -32,6 +32,8 @@ def test_step_right_solutions_up_to_the_cap_by_lot():
         seen.add(tuple(found.answer[:2].tolist()))
     assert seen == {(0, 2), (0, 3), (2, 3)}
     assert rest_em(4, cap=9).select(scores, _rng()).answer.tolist() == [0, 2, 3, 1]
+    assert rest_em(4, cap=1).select(scores, _rng()).row.tolist() == [0, 2]
+    assert rest_em(1, cap=1).select(scores[:, :1], _rng()).row.tolist() == [0]
     graded = rest_em(4, passing=0.7).select(torch.tensor([[0.6, 0.7, 0.8, -1.0]]), _rng())
     assert graded.answer.tolist() == [1, 2]
 
@@ -108,6 +110,8 @@ def test_contrast_ranking_imitates_wrong_solutions_where_none_is_right():
         ({"answers": 0}, "answers and cap must be 1 or more"),
         ({"cap": 0}, "answers and cap must be 1 or more"),
         ({"passing": float("nan")}, "passing must be a number"),
+        ({"passing": float("inf")}, "passing must be a number"),
+        ({"passing": -float("inf")}, "passing must be a number"),
     ],
 )
 def test_wrong_arguments(given, word):

@@ -65,6 +65,7 @@ def test_known_a_ranking_gives_all_its_pairs_but_ties():
     ]  # fmt: skip
     assert all((each.meta["x"], each.annotator, each.rationale) == (1, "Ada", "why") for each in found)
     assert found[1].meta == {"x": 1, "score_chosen": 1.0, "score_rejected": 3.0, "goal": 1.0}
+    assert [each.id for each in reward_augmented_dpo([Ranked("q", ["a", "b"], [3.0, 1.0])])] == [None, None]
 
 
 def test_known_other_names_of_the_scores():
@@ -128,7 +129,7 @@ def test_contrast_dpo_unlearns_a_good_answer_that_lost():
     ("call", "word"),
     [
         (lambda: relabelled([1.0, float("nan")], [0.0, 1.0]), "finite"),
-        (lambda: relabelled(np.ones((2, 2)), np.ones((2, 2))), "shape"),
+        (lambda: relabelled(np.ones((2, 2)), np.ones((2, 2))), r"scores must be finite numbers \[n\]"),
         (lambda: reward_augmented_dpo([Preference("q", "a", "b", gap=1.0)]), "record 1 must have the number .score_ch"),
         (lambda: reward_augmented_dpo([Rated("q", "a", score=1.0)]), "not Rated"),
         (lambda: reward_augmented_dpo([Ranked("q", ["a", "b"])]), "with scores"),

@@ -142,6 +142,7 @@ def test_balanced_pairs_do_not_follow_length(width):
 def test_mismatched_rows_have_other_prompts():
     rng = np.random.default_rng(6)
     prompt = rng.integers(0, 3, 300)
+    assert mismatched([4, 7], rng).tolist() == [1, 0]  # two prompts are enough
     found = mismatched(prompt, rng)
     assert (prompt[found] != prompt).all()
     # Uniform among rows of other prompts: of about 100 rows, the other two prompts within 6 standard errors.
@@ -159,7 +160,8 @@ def test_mismatched_rows_have_other_prompts():
         (lambda: rlhf_length_diagnostics([1], [1], [1], [1], 0), "width must be at least 1 token, not 0"),
         (lambda: rlhf_length_diagnostics([1, 2], [1], [1], [1]), r"\[n\] alike"),
         (lambda: rlhf_length_diagnostics([], [], [1], [1]), "n at least 1"),
-        (lambda: rlhf_length_diagnostics([1], [np.nan], [1], [1]), "finite"),
+        (lambda: rlhf_length_diagnostics([1, 2], [0, np.nan], [1], [1]), "finite"),
+        (lambda: rlhf_length_diagnostics([1, np.inf], [0, 0], [1], [1]), "finite"),
         (lambda: rlhf_length_diagnostics([-1], [0], [1], [1]), "at least 0"),
         (lambda: correlation([1, 2], [1]), "alike"),
         (lambda: length_reward(1, 0), "target"),

@@ -38,6 +38,7 @@ def test_step_mixtures_and_prices_are_what_was_asked():
     assert recipe.sources() == [(slice(0, None), [(1.0, 0.0), (0.5, 0.0), (1.0, 0.0)])]
     assert recipe.token_price == 0.5
     assert (recipe.answers, recipe.begin, recipe.anchor) == (3, "last", "start")
+    assert rlhf_workflow(answers=2).sources() == [(slice(0, None), [(1.0, 0.0)] * 2)]  # two are enough
 
 
 def test_known_two_rounds_are_dpo_on_extremes_to_the_start():
@@ -117,7 +118,8 @@ def test_a_learned_reward_plays():
         ({"beta": 0}, "beta must be positive"),
         ({"temperatures": ()}, "temperatures must be at least one number"),
         ({"temperatures": (1.0, 0.0)}, "temperature 1 must be positive"),
-        ({"token_price": -1}, "token_price must be at least 0"),
+        ({"token_price": -1e-9}, "token_price must be at least 0"),
+        ({"token_price": float("inf")}, "token_price must be at least 0"),
     ],
 )
 def test_wrong_arguments(given, word):

@@ -73,6 +73,9 @@ def test_step_embeddings_by_hand():
     assert [found[name].distance for name in shifts] == pytest.approx([2, 0.625**0.5], rel=1e-5)
     assert found["inside"].distance == pytest.approx(0, abs=1e-9)
     assert [found[name].detection["distance"].auroc for name in shifts] == [1.0, 0.0]
+    bare = rm_distribution_shift_measurement(inside, {"bare": np.zeros((1, 2))})["bare"]  # a shift without embeddings
+    assert math.isnan(bare.distance)
+    assert set(bare.detection) == {"energy", "max softmax"}
 
 
 def test_step_false_alarms_and_temperature():
@@ -137,8 +140,9 @@ def test_limit_drop_is_linear_between_strengths():
     assert drop(inside, [near, away], near.distance) == pytest.approx(lost[0])
     assert drop(inside, [near, away], near.distance / 2) == pytest.approx(lost[0] / 2)
     assert drop(inside, [near, away], (near.distance + away.distance) / 2) == pytest.approx(sum(lost) / 2)
-    with pytest.raises(ValueError, match="grow along the path"):
-        drop(inside, [away, near], 0.1)
+    for path in ([away, near], [near, near], [inside, near]):
+        with pytest.raises(ValueError, match="grow along the path"):
+            drop(inside, path, 0.1)
     with pytest.raises(ValueError, match="on the path"):
         drop(inside, [near], 2 * away.distance)
 
@@ -166,6 +170,8 @@ def test_contrast_the_level_of_rewards_is_for_energy_alone():
         (lambda: rm_distribution_shift_measurement([[1.0, 0.0]], {"inside": [[1.0, 0.0]]}), "cannot be called inside"),
         (lambda: rm_distribution_shift_measurement([[1.0, np.nan]], {}), "rewards of inside must be finite"),
         (lambda: rm_distribution_shift_measurement([[1.0, 0.0]], {"x": [[1.0, 2.0, 3.0]]}), "rewards of x must be"),
+        (lambda: rm_distribution_shift_measurement(np.zeros((3, 2, 1)), {}), "rewards of inside must be"),
+        (lambda: rm_distribution_shift_measurement(np.zeros((0, 2)), {}), "rewards of inside must be"),
         (
             lambda: rm_distribution_shift_measurement(Rated(np.zeros((2, 2)), np.zeros((1, 2, 3))), {}),
             "embeddings of inside",

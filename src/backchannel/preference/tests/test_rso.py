@@ -60,6 +60,15 @@ def test_step_equal_answers_are_no_pair():
     assert bool((found.gap > 0).all())
     assert 1 not in found.row.tolist()
     assert found.row.tolist().count(2) == 3
+    # The first of two equal ones goes on: of 0 and 1, whoever was drawn into the first place, where they meet at once.
+    scores, players, seen = torch.tensor([[1.0, 1.0, 0.0]]), torch.arange(3)[None], set()
+    for seed in range(40):
+        drawn = torch.rand(1, 3, generator=_rng(seed)).argsort(1)[0].tolist()
+        if drawn[2] == 2:
+            found = tournament(scores, players, _rng(seed))
+            assert (found.better.tolist(), found.worse.tolist()) == ([drawn[0]], [2])
+            seen.add(drawn[0])
+    assert seen == {0, 1}
 
 
 def test_known_the_first_pass_draws_from_the_optimum():
@@ -95,6 +104,7 @@ def test_limit_losses_are_those_of_dpo_and_hinge_norm_and_one_reads_no_reference
     assert rso(gamma=0.3).objective.reference
     torch.testing.assert_close(rso(gamma=0.3).objective(pairs)[0], dpo(0.3)(pairs)[0])
     assert rso().mixtures == ((0.0, 1.0),)
+    assert len(rso(answers=4, accepted=4).select(torch.arange(4.0)[None], _rng()).row) == 3  # all may be accepted
 
 
 def test_contrast_the_likelihood_of_pairs_is_sharper_where_they_come_from_the_optimum():

@@ -128,6 +128,7 @@ def test_one_tiny_model_answers_and_judges():
         (lambda: self_rewarding_lm(answers=1), "answers must be 2 or more, not 1"),
         (lambda: self_rewarding_lm(beta=0), "beta must"),
         (lambda: judged(torch.tensor([[0.5, 0.2]])), "sum 1"),
+        (lambda: judged(torch.tensor([[0.5, 0.5], [0.5, 0.2]])), "sum 1"),
         (lambda: judged(torch.tensor([[1.0]])), "two points at least"),
         (lambda: judged(torch.tensor([[1.5, -0.5]])), "must be probabilities"),
         (lambda: judged(torch.tensor([[0.5, 0.5]]), 0), "samples must be 1"),

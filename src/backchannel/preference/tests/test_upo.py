@@ -33,6 +33,8 @@ def test_step_the_gain_by_hand():
         assert float(found.mean[i]) == pytest.approx((a + b) / 2, abs=1e-12)
         assert float(found.gain[i]) == pytest.approx(gain, abs=1e-12)
         assert float(found.certainty[i]) == pytest.approx(1 - gain / math.log(2), abs=1e-12)
+        alone = information_gain(torch.tensor([a, b], dtype=torch.float64))  # one pair, and no dimension for it
+        assert (float(alone.mean), float(alone.gain)) == (float(found.mean[i]), float(found.gain[i]))
 
 
 def test_step_candidates_and_the_loss_by_hand():
@@ -62,6 +64,8 @@ def test_known_extremes_of_the_gain():
         agreed = information_gain(torch.full((7, 1), p, dtype=torch.float64))
         assert float(agreed.gain) == pytest.approx(0, abs=1e-12)
         assert float(agreed.certainty) == pytest.approx(1, abs=1e-12)
+    many = torch.rand(1, 1000, generator=_rng(4), dtype=torch.float64).expand(7, -1)
+    assert bool((information_gain(many).gain >= 0).all())  # whatever rounding says
 
 
 def test_known_the_gain_is_the_mutual_information_of_label_and_pass():
@@ -74,16 +78,16 @@ def test_known_the_gain_is_the_mutual_information_of_label_and_pass():
 
 
 def test_known_draws_follow_certainty_and_margin():
-    # One of two candidates is kept: with m = 1 by margins 3 to 1, with m = 0 by certainties c to 1. A frequency over
+    # One of four candidates is kept: with m = 1 by margins 3 to 1, with m = 0 by certainties c to 1. A frequency over
     # 400 draws lies within 4.5 standard errors but for 1 seed in 100,000.
-    scores = torch.tensor([[3.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
-    passes = torch.cat([_passes(0.01, 0.999), _passes(0.7, 0.7)], 1)
+    scores = torch.tensor([[3.0, 0.0]] + [[1.0, 0.0]] * 3, dtype=torch.float64)
+    passes = torch.cat([_passes(0.01, 0.999)] + [_passes(0.7, 0.7)] * 3, 1)
     c = 1 - (_entropy(0.5045) - (_entropy(0.01) + _entropy(0.999)) / 2) / math.log(2)
     assert c < 0.1
     for m in (0.0, 0.5, 1.0):
         rng = _rng(5)
-        first = sum(int(reliable_pairs(scores, passes, rng, 0.5, m).row[0]) == 0 for _ in range(400))
-        expected = (1 - m) * c / (c + 1) + m * 0.75
+        first = sum(int(reliable_pairs(scores, passes, rng, 0.25, m).row[0]) == 0 for _ in range(400))
+        expected = (1 - m) * c / (c + 3) + m * 0.5
         assert abs(first / 400 - expected) < 4.5 * math.sqrt(expected * (1 - expected) / 400)
 
 
@@ -138,6 +142,25 @@ def test_contrast_dpo_follows_a_wrong_label_as_far_as_a_right_one():
 def test_nothing_to_learn_from_is_nothing():
     found = reliable_pairs(torch.zeros(2, 2), torch.full((3, 2, 2, 2), 0.5), _rng())
     assert len(found.row) == 0
+    # Passes that say 0 and 1 in turns leave no certainty: by it nothing can be drawn, by margins all can.
+    scores, torn = torch.tensor([[2.0, 0.0]] * 3), torch.cat([_passes(0.0, 1.0)] * 3, 1)
+    assert len(reliable_pairs(scores, torn, _rng(), 1.0, by_margin=0.0).row) == 0
+    found = reliable_pairs(scores, torn, _rng(), 1.0, by_margin=0.5)
+    assert (found.row.tolist(), found.strength.tolist()) == ([0, 1, 2], [0, 0, 0])
+    # Of one torn pair among certain ones, what is certain alone.
+    mixed = torch.cat([_passes(0.0, 1.0), _passes(0.8, 0.8), _passes(0.6, 0.6)], 1)
+    found = reliable_pairs(scores, mixed, _rng(), 1.0, by_margin=0.0)
+    assert found.row.tolist() == [1, 2]
+    assert found.strength.dtype == scores.dtype
+
+
+def test_step_how_many_are_kept():
+    # The share of the candidates, rounded down but for rounding errors (0.29 x 100 is 28.999...), and at least one.
+    scores, passes = torch.tensor([[2.0, 0.0]] * 100), torch.cat([_passes(0.9, 0.8)] * 100, 1)
+    for share, number in ((0.29, 29), (0.299, 29), (1.0, 100), (0.001, 1)):
+        found = reliable_pairs(scores, passes, _rng(), share)
+        assert len(found.row) == number
+        assert bool((found.row.diff() > 0).all())  # each once, in order
 
 
 @pytest.mark.parametrize(
@@ -145,7 +168,9 @@ def test_nothing_to_learn_from_is_nothing():
     [
         (lambda: upo(0.0), "beta must"),
         (lambda: mc_dropout(nn.Linear(1, 1), lambda: torch.zeros(1), 0, 0), "passes must be 1 or more"),
-        (lambda: information_gain(torch.tensor([[1.2]])), "must be probabilities"),
+        (lambda: information_gain(torch.tensor([[0.5], [1.2]])), "must be probabilities"),
+        (lambda: information_gain(torch.tensor([[0.5], [-0.2]])), "must be probabilities"),
+        (lambda: information_gain(torch.tensor(0.5)), "one row for each pass"),
         (lambda: information_gain(torch.zeros(0, 2)), "one pass at least"),
         (lambda: reliable_pairs(torch.zeros(1, 2), torch.zeros(1, 1, 3, 3), _rng()), r"must be \[T, 1, 2, 2\]"),
         (lambda: reliable_pairs(torch.zeros(1, 2), torch.zeros(1, 1, 2, 2), _rng(), share=0), "share must lie"),

@@ -95,12 +95,31 @@ def test_known_newton_ends_where_the_gradient_is_zero(optimistic):
     torch.testing.assert_close(found.loss, _loss(found.parameter, problem, 2.0, sign))
 
 
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_step_of_newton_by_hand(optimistic):
+    # Autograd's gradient and curvature; an optimist's is that of the convex part, alpha = 0.
+    problem, sign = _problem(6), 1 if optimistic else -1
+    theta = torch.tensor([0.1, -0.2, 0.05], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(_loss(theta, problem, 2.0, sign), theta)
+    curved = torch.autograd.functional.hessian(lambda at: _loss(at, problem, 0.0 if optimistic else 2.0, sign), theta)
+    after = theta.detach() - torch.linalg.solve(curved, gradient)
+    assert float(_loss(after, problem, 2.0, sign)) < float(_loss(theta.detach(), problem, 2.0, sign))
+    found = linear_vpo(*problem, 2.0, BETA, optimistic, theta.detach()[None], steps=1)
+    torch.testing.assert_close(found.parameter, after)
+
+
 def test_known_newton_comes_back_from_far_away():
     # The pessimistic loss is convex, and full steps from here overshoot: it takes halved ones.
     problem = _problem(3)
     far = torch.tensor([[30.0, -30.0, 30.0]], dtype=torch.float64)
     found, other = (linear_vpo(*problem, 2.0, BETA, starts=starts, steps=60) for starts in (None, far))
     torch.testing.assert_close(other.parameter, found.parameter, rtol=0, atol=1e-8)
+    # Beside a problem that halves nothing the far one halves as it does alone; each has a policy of its own.
+    twice = [torch.stack([each, each]) for each in problem]
+    both = linear_vpo(*twice, 2.0, BETA, starts=torch.stack([torch.zeros_like(far), far]), steps=4)
+    alone = [linear_vpo(*problem, 2.0, BETA, starts=starts, steps=4) for starts in (None, far)]
+    for now, *then in zip(both, *alone, strict=True):
+        torch.testing.assert_close(now, torch.stack(then))
 
 
 def test_known_the_policys_loss_and_the_rewards_have_the_same_minimum():
@@ -157,7 +176,12 @@ def test_contrast_optimism_praises_what_nobody_compared_and_pessimism_damns_it()
 
 @pytest.mark.parametrize(
     ("given", "word"),
-    [({"alpha": -1}, "alpha"), ({"beta": 0}, "beta"), ({"calibration": "best"}, "calibration must be")],
+    [
+        ({"alpha": -1e-9}, "alpha must be at least 0"),
+        ({"alpha": float("inf")}, "alpha must be at least 0"),
+        ({"beta": 0}, "beta"),
+        ({"calibration": "best"}, "calibration must be"),
+    ],
 )
 def test_wrong_arguments(given, word):
     with pytest.raises(ValueError, match=word):
@@ -167,5 +191,6 @@ def test_wrong_arguments(given, word):
 def test_wrong_numbers():
     with pytest.raises(ValueError, match="beta must be positive"):
         value(torch.zeros(1, 2), torch.zeros(1, 2), 0)
-    with pytest.raises(ValueError, match="ridge must be positive"):
-        linear_vpo(*_problem(0), 1.0, BETA, ridge=0)
+    for given, word in (({"ridge": 0}, "ridge must be positive"), ({"alpha": -1e-9}, "alpha must be at least 0")):
+        with pytest.raises(ValueError, match=word):
+            linear_vpo(*_problem(0), **({"alpha": 1.0, "beta": BETA} | given))

@@ -5,7 +5,7 @@ import pytest
 
 from backchannel.parts.nash import averages, bradley_terry_rewards, even, exploitability, normalised, solve
 from backchannel.parts.preferences import bradley_terry, von_neumann_winner
-from backchannel.rl.selfplay_spo import gap_bound, self_play, selfplay_spo, win_shares
+from backchannel.rl.selfplay_spo import WinRateRewards, gap_bound, self_play, selfplay_spo, win_shares
 from backchannel.tasks.preference_matrices import games, random_game, rock_paper_scissors
 
 
@@ -40,6 +40,43 @@ def test_step_the_queue_keeps_the_last_and_nobody_meets_himself():
     assert [y for x, y in met if x == 8] == [4, 5, 6, 7]
     assert told[1][0] == [6, 7]
     np.testing.assert_array_equal(told[1][1], [1.0, 1.0])
+
+
+def test_step_rewards_of_three_batches_by_hand():
+    # The queue holds three: 2, 4, 6, then 6, 5, 1, then 1, 9, 4. A tie is half a win.
+    rewards = WinRateRewards(lambda x, y: 0.5 if x == y else float(x > y), first=iter([2, 4, 6]))
+    np.testing.assert_allclose(rewards([5, 1]), [2 / 3, 0])
+    assert list(rewards.queue) == [6, 5, 1]
+    np.testing.assert_allclose(rewards([9, 4]), [1, 1 / 3])
+    np.testing.assert_allclose(rewards([1, 4, 9, 0]), [1 / 6, 1.5 / 3, 2.5 / 3, 0])
+    assert list(rewards.queue) == [4, 9, 0]
+    assert rewards.comparisons == 3 * (2 + 2 + 4)
+
+
+def test_known_rewards_of_a_batch_against_itself_are_half_on_average():
+    # P(x > y) + P(y > x) = 1: whatever is preferred, a batch that meets itself wins half; so does a tie of all.
+    game = random_game(6, 5)
+    batch = [0, 3, 3, 1, 5, 2, 4, 0]
+    rewards = WinRateRewards(lambda x, y: float(game[x, y]), first=batch)(batch)
+    assert rewards.mean() == pytest.approx(0.5)
+    np.testing.assert_allclose(rewards, game[np.ix_(batch, batch)].mean(1))
+    np.testing.assert_array_equal(WinRateRewards(lambda x, y: 0.5, first=[1, 2])([7, 8, 9]), 0.5)
+
+
+def test_limit_a_queue_of_one_says_won_or_lost_and_a_long_one_the_rank():
+    one = WinRateRewards(lambda x, y: float(x > y), first=[2.5])
+    np.testing.assert_array_equal(one([1, 4, 3]), [0, 1, 1])
+    assert list(one.queue) == [3]
+    everybody = WinRateRewards(lambda x, y: float(x > y), first=np.arange(1000) / 1000)
+    np.testing.assert_allclose(everybody([0.25, 0.9, 2.0]), [0.25, 0.9, 1.0], atol=1e-12)
+
+
+def test_limit_flipped_labels_shrink_rewards_towards_a_half():
+    # 40,000 labels of each, flipped with probability 0.2: standard error 0.002; 5 of them.
+    rng, queue = np.random.default_rng(0), list(np.linspace(0, 1, 40_000))
+    clean = WinRateRewards(lambda x, y: float(x > y), first=queue)([0.2, 0.7])
+    noisy = WinRateRewards(lambda x, y: float((x > y) != (rng.random() < 0.2)), first=queue)([0.2, 0.7])
+    np.testing.assert_allclose(noisy - 0.5, 0.6 * (clean - 0.5), atol=0.01)
 
 
 @pytest.mark.parametrize("kind", ["random", "cyclic", "mixture"])
@@ -114,3 +151,7 @@ def test_wrong_arguments():
         selfplay_spo(1, 10)
     with pytest.raises(ValueError, match="queue is empty"):
         win_shares(lambda x, y: 1.0, [1], [])
+    with pytest.raises(ValueError, match="first must hold at least one"):
+        WinRateRewards(lambda x, y: 1.0, first=[])
+    with pytest.raises(ValueError, match=r"beats must say 1, 0 or a probability in between, not -1\.0"):
+        WinRateRewards(lambda x, y: -1.0, first=[1])([2])
