@@ -257,13 +257,14 @@ def _measured(answers: Answers, some: list[Example], recipe: Recipe) -> list[Exa
         return some
     found = []
     for each in some:
-        prompts, given = [each.prompt], [each.answers]
-        if recipe.anchor == "start":
-            logs = reference_logs(answers, prompts, given)
-        else:
+        prompts, given, share = [each.prompt], [each.answers], recipe.share
+        logs = torch.zeros(len(each.answers), dtype=torch.float64)
+        if share > 0:
+            logs += share * reference_logs(answers, prompts, given).sums().double().cpu()
+        if share < 1:
             with torch.no_grad(), evaluating(answers):
-                logs = answers(prompts, given)
-        found.append(each._replace(before=tuple(logs.sums().double().tolist())))
+                logs += (1 - share) * answers(prompts, given).sums().double().cpu()
+        found.append(each._replace(before=tuple(logs.tolist())))
     return found
 
 

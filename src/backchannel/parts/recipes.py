@@ -64,7 +64,8 @@ class Recipe:
         second: (a, b) of each answer to the second, fourth, ... prompt of a round; empty: as `mixtures`.
         token_price: what each token of an answer takes from its score, before `select`.
         begin: "last": a round goes on with the weights of the round before; "start": it begins anew.
-        anchor: the objective's reference: the model from the "start", or that of the "last" round.
+        anchor: the objective's reference: the model from the "start", that of the "last" round, or the start's share in
+            a geometric mixture of the two.
     """
 
     answers: int
@@ -72,9 +73,14 @@ class Recipe:
     objective: Objective[Any]
     mixtures: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
     begin: Literal["last", "start"] = "last"
-    anchor: Literal["start", "last"] = "start"
+    anchor: Literal["start", "last"] | float = "start"
     second: tuple[tuple[float, float], ...] = ()
     token_price: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """The start's share in the reference."""
+        return {"start": 1.0, "last": 0.0}[self.anchor] if isinstance(self.anchor, str) else self.anchor
 
     def sources(self) -> Sources:
         """Which prompts of a round are answered from which mixtures: (a, b) of each of the k answers."""

@@ -19,24 +19,22 @@ cancels in differences:
 
     log m_t = (tau / eta) log mu + (1 - tau / eta) log p_t,   h(w, l) = log p(w) / m_t(w) - log p(l) / m_t(l)   (4)
 
-So the batch's reference must be `mixed(...)` of the two, and INPO is the regression of IPO towards 1 / (2 eta), with a
-reference that moves. With eta = tau the present policy drops out: online IPO.
+So INPO is the regression of IPO towards 1 / (2 eta), with a reference that moves: a recipe whose anchor has the share
+tau / eta of the start. With eta = tau the present policy drops out: online IPO.
 
-Steps: draw pairs from p_t and have them judged; take `mixed` log-probabilities as the reference; minimise (3); the
-result is p_{t+1}. `tabular` is (1) itself, a solver for games whose win rates are known.
+Steps: draw answers of p_t and have them judged; (4); some steps down (3) give p_{t+1}. `tabular` is (1) itself, a
+solver for games whose win rates are known.
 
-Deviations: h in (3) is that of (4). Info's margin is h times eta, whose target is 1/2. The paper's pairs on language
-models are the best and the worst of several answers; here they are two answers as drawn. `align` learns from given
-pairs, with the start as the reference: the first round, in which p_t and mu are the same, if the pairs are the start's.
+Deviations: h in (3) is that of (4). Info's margin is h times eta, whose target is 1/2. With more than two answers to a
+prompt the best is compared with the worst, as the paper does with language models; (3) has its minimiser with two.
 
     >>> import torch
     >>> from backchannel.parts.objectives import Pairs
-    >>> from backchannel.preference.inpo import inpo, mixed
-    >>> present, start = torch.tensor([-4.0, -5.0]), torch.tensor([-6.0, -5.0])
-    >>> reference = mixed(start, present, tau=0.5, eta=1.0)
-    >>> reference
-    tensor([-5., -5.])
-    >>> loss, info = inpo(eta=1.0)(Pairs(present[:1], present[1:], reference[:1], reference[1:]))
+    >>> recipe = inpo(eta=1.0, tau=0.5)
+    >>> recipe.share  # of the start in (4)
+    0.5
+    >>> present, reference = torch.tensor([-4.0, -5.0]), torch.tensor([-5.0, -5.0])
+    >>> loss, info = recipe.objective(Pairs(present[:1], present[1:], reference[:1], reference[1:]))
     >>> loss, info.margin
     (tensor([0.2500]), tensor([1.]))
 
@@ -46,11 +44,12 @@ References: zhang2025iterative, azar2024general.
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
+from torch import Generator, Tensor
 
 from backchannel.card import Card
 from backchannel.parts.nash import Solver, geometric_mixture, normalised, win_rates
 from backchannel.parts.objectives import Info, Objective, Pairs, margin, positive
+from backchannel.parts.recipes import Compared, Recipe, best_and_worst
 
 CARD = Card(
     name="INPO",
@@ -59,19 +58,37 @@ CARD = Card(
     row=26,
     topics=("preference optimisation", "preference games", "mirror descent"),
     feedback=("comparison",),
-    protocol="objective",
+    protocol="recipe",
     engine="torch",
     neighbour="dpo",
-    example={"eta": 0.5},
+    example={"eta": 0.5, "tau": 0.1},
     extras=("torch",),
 )
 
 
-def inpo(eta: float) -> Objective[Pairs]:
-    """The loss of INPO on pairs whose reference is `mixed`.
+def inpo(eta: float, tau: float, answers: int = 2) -> Recipe:
+    """Rounds of self-play on one's own judged answers.
 
     Args:
         eta: the price of leaving the present policy, positive: an inverse step size.
+        tau: the price of leaving the reference, in [0, eta].
+        answers: drawn to each prompt, at least 2.
+    """
+    _check(tau, eta)
+    if answers < 2:
+        raise ValueError(f"answers must be 2 or more, not {answers}")
+
+    def select(scores: Tensor, rng: Generator) -> Compared:
+        return best_and_worst(scores)
+
+    return Recipe(answers, select, regression(eta), anchor=tau / eta)  # (4)
+
+
+def regression(eta: float) -> Objective[Pairs]:
+    """The loss of INPO on pairs whose reference is (4).
+
+    Args:
+        eta: as above.
     """
     positive(eta=eta)
 
@@ -80,19 +97,6 @@ def inpo(eta: float) -> Objective[Pairs]:
         return (h - 1 / (2 * eta)).square(), Info(eta * h.detach())  # (3)
 
     return Objective(objective, Pairs)
-
-
-def mixed(reference: Tensor, present: Tensor, tau: float, eta: float) -> Tensor:
-    """log m_t of (4), but for a constant: what the pairs' reference must be.
-
-    Args:
-        reference: log mu of each answer.
-        present: log p_t of each answer, detached: the policy that the pairs were drawn from.
-        tau: the price of leaving the reference, in [0, eta].
-        eta: of the objective.
-    """
-    _check(tau, eta)
-    return (tau / eta) * reference + (1 - tau / eta) * present.detach()
 
 
 def tabular(tau: float, eta: float | None = None) -> Solver:

@@ -161,6 +161,21 @@ def tune(
     return model.requires_grad_(False)
 
 
+class Between(AnswerLM):
+    """The geometric mixture of two models, but for its constant: a reference, which differences are taken of."""
+
+    def __init__(self, start: AnswerLM, last: AnswerLM, share: float):
+        """`share` of the start: 1 is the start alone, 0 the other."""
+        nn.Module.__init__(self)
+        self.start, self.last, self.share = start, last, share
+
+    def log_probabilities(self, answers: Answers) -> Tensor:
+        """Of each token: [n, LENGTH]."""
+        parts = [(self.share, self.start), (1 - self.share, self.last)]
+        found: Tensor = sum(share * model.log_probabilities(answers) for share, model in parts if share)  # type: ignore[assignment]
+        return found
+
+
 Feedback = Callable[[list[Answers], torch.Generator], Tensor]
 """(k answers to each of n prompts, a generator) -> their scores, [n, k]; or what else the recipe's `select` reads."""
 
@@ -207,7 +222,8 @@ def improve(
         if len(selection.row):
             data = selected(drawn, selection)
             source = given(data, batch) if len(selection.row) > batch else _whole(data)
-            begin, anchor = (start if said == "start" else last for said in (recipe.begin, recipe.anchor))
+            begin = start if recipe.begin == "start" else last
+            anchor = Between(start, last, recipe.share)
             last = tune(begin, source, recipe.objective, steps, learning_rate, seed + 1 + each, anchor)
         if after is not None:
             after(each, last)

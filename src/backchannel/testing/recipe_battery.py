@@ -29,7 +29,7 @@ def check_parts(method: Method) -> None:
     assert recipe.mixtures, f"{method.key}: no distribution to draw from"
     assert all(a + b > 0 for a, b in recipe.mixtures + recipe.second), f"{method.key}: a mixture of no weight"
     assert recipe.begin in ("last", "start")
-    assert recipe.anchor in ("last", "start")
+    assert 0 <= recipe.share <= 1
 
 
 def check_objective(method: Method) -> None:

@@ -1,14 +1,19 @@
 """Recipes on a small model: it improves, learns from what it drew, begins and anchors where the recipe says."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="recipes are torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
 
 from backchannel.align import online  # noqa: E402
+from backchannel.align.examples import Example  # noqa: E402
 from backchannel.align.judges import Scored, Verdict  # noqa: E402
 from backchannel.align.online import improve  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
+from backchannel.align.tests.tiny_models import adapted  # noqa: E402
+from backchannel.lm.answers import Rated  # noqa: E402
 from backchannel.parts.recipes import Compared, Kept, Recipe, best_and_worst  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
@@ -88,6 +93,16 @@ def test_rounds_begin_and_anchor_where_the_recipe_says(tmp_path, monkeypatch):
     started.clear()
     _improve(tmp_path / "d", RECIPE, rounds=2, **FEW)
     assert not all(torch.equal(a, b) for a, b in zip(*started, strict=True))
+
+
+def test_an_anchor_may_lie_between_start_and_last():
+    answers, example = adapted(), Example(Rated("p", "(drawn)"), [3, 4], [[5, 1], [6, 7, 1]], {})
+    start, last, mixed = (
+        online._measured(answers, [example], replace(RECIPE, anchor=anchor))[0].before
+        for anchor in ("start", "last", 0.25)
+    )
+    assert start != pytest.approx(last, abs=1e-2)
+    assert mixed == pytest.approx([0.25 * a + 0.75 * b for a, b in zip(start, last, strict=True)], abs=1e-9)
 
 
 def _copy(model):

@@ -16,6 +16,7 @@ from backchannel.align.online import improve  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.rollouts import Critic, PolicyGradient, rolled, token_logs  # noqa: E402
 from backchannel.align.start import ready  # noqa: E402
+from backchannel.align.tests.tiny_models import adapted  # noqa: E402
 from backchannel.preference.grpo import grpo  # noqa: E402
 from backchannel.preference.ppo import ppo  # noqa: E402
 from backchannel.preference.reinforce import reinforce  # noqa: E402
@@ -28,18 +29,6 @@ DRAWN = [[[7, 8, 1], [9]], [[10, 1], [11, 12]]]
 SCORES = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
 
 
-def _answers(moved=True):
-    """A model with an adapter, which has moved from the reference or has not."""
-    torch.manual_seed(0)
-    model = ready(small_llama(initializer_range=0.3), Settings(lora=4), rewards=False)
-    if moved:
-        with torch.no_grad():
-            for name, each in model.named_parameters():
-                if "lora_B" in name:
-                    each.add_(0.3 * torch.randn_like(each))
-    return Answers(model)
-
-
 def _by_hand(answers, prompt, answer):
     seen = torch.tensor([prompt + answer])
     with torch.no_grad():
@@ -48,7 +37,7 @@ def _by_hand(answers, prompt, answer):
 
 
 def test_tokens_are_known_as_of_now_and_under_the_reference():
-    answers = _answers()
+    answers = adapted()
     some = rolled(answers, PolicyGradient(grpo(0.2, 0.04), 2), PROMPTS, DRAWN, SCORES)
     assert [each.answers for each in some] == [[answer] for row in DRAWN for answer in row]
     read = batch(grpo(0.2, 0.04), some, token_logs(answers)(answers.model, some))
@@ -69,19 +58,19 @@ def test_tokens_are_known_as_of_now_and_under_the_reference():
 
 
 def test_who_leaves_the_reference_pays():
-    answers = _answers()
+    answers = adapted()
     free = rolled(answers, PolicyGradient(rloo(0.2), 2), PROMPTS, DRAWN, SCORES)
     assert all(set(each.facts["reference"]) == {0.0} for each in free)  # nothing was asked of it
     paid = rolled(answers, PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
     away = torch.tensor([sum(each.facts["sampled"]) - sum(each.facts["reference"]) for each in paid]).reshape(2, 2)
     expected = leave_one_out(SCORES - 0.7 * away)
     assert _advantages(paid) == pytest.approx(expected.flatten().tolist(), abs=1e-5)
-    same = rolled(_answers(moved=False), PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
+    same = rolled(adapted(moved=False), PolicyGradient(rloo(0.2), 2, price=0.7), PROMPTS, DRAWN, SCORES)
     assert _advantages(same) == pytest.approx([1.0, -1.0, -1.5, 1.5], abs=1e-5)
 
 
 def test_plain_rewards_are_centred_over_a_round():
-    some = rolled(_answers(), PolicyGradient(reinforce(), 2), PROMPTS, DRAWN, SCORES)
+    some = rolled(adapted(), PolicyGradient(reinforce(), 2), PROMPTS, DRAWN, SCORES)
     assert _advantages(some) == pytest.approx([0.125, -0.875, -0.375, 1.125])
 
 
@@ -92,7 +81,7 @@ def _advantages(some):
 
 
 def test_a_critic_credits_each_token_by_hand():
-    answers = _answers()
+    answers = adapted()
     critic = Critic(answers.model)
     with torch.no_grad():
         critic.weight.copy_(torch.linspace(-0.5, 0.5, critic.in_features))

@@ -9,6 +9,11 @@ import torch
 import transformers
 from torch import Tensor
 
+from backchannel.align.model import Answers
+from backchannel.align.result import Settings
+from backchannel.align.start import ready
+from backchannel.testing.small_models import small_llama
+
 SIZES = {
     "vocab_size": 61, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
@@ -93,3 +98,15 @@ def same(found: dict[str, Tensor], truth: dict[str, Tensor], close: float) -> No
     for name, each in truth.items():
         scale = max(1.0, float(each.abs().max()))
         torch.testing.assert_close(found[name], each, rtol=0, atol=close * scale, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def adapted(moved=True):
+    """A model with an adapter, which has moved from the reference or has not."""
+    torch.manual_seed(0)
+    model = ready(small_llama(initializer_range=0.3), Settings(lora=4), rewards=False)
+    if moved:
+        with torch.no_grad():
+            for name, each in model.named_parameters():
+                if "lora_B" in name:
+                    each.add_(0.3 * torch.randn_like(each))
+    return Answers(model)

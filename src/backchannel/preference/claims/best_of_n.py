@@ -55,7 +55,7 @@ def claim(seed: int, full: bool) -> Evidence:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         for name, each in gained.items():
-            left.plot(np.sqrt(away[name].mean(1)), each, "o-", label=name)
+            left.plot(np.sqrt(away[name].mean(1).clip(0)), each, "o-", label=name)
             right.plot(N, away[name].mean(1), "o-", label=name)
         right.plot(N, bound, "k:", label="log n - (n - 1) / n")
         left.set(xlabel="root of the divergence", ylabel="true reward of what was chosen")

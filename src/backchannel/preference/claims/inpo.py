@@ -33,7 +33,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from backchannel.claim import Check, Evidence, Table, at_least, at_most
 from backchannel.parts.nash import (
@@ -45,13 +44,13 @@ from backchannel.parts.nash import (
     normalised,
     solve,
 )
-from backchannel.preference.inpo import inpo, mixed, tabular
+from backchannel.preference.inpo import inpo, tabular
 from backchannel.preference.oaif import oaif
 from backchannel.tasks.preference_matrices import games
-from backchannel.tasks.tiny_answers import AnswerLM, Answers, standing
+from backchannel.tasks.tiny_answers import AnswerLM, standing
 from backchannel.tasks.tiny_answers import reference as reference_model
 from backchannel.tasks.tiny_contest import Contest, versus
-from backchannel.tasks.tiny_tuning import drawn_twice, given, improve, ordered, tune
+from backchannel.tasks.tiny_tuning import Feedback, improve
 
 ANSWERS, ROUNDS, TAU = 20, 200, 0.1
 PRICES = np.geomspace(0.01, 100, 25)
@@ -157,33 +156,16 @@ def language(seed: int) -> tuple[list[Check], list[Table]]:
     return checks, [Table("tiny transformer", columns, rows), Table("a judge of length", ["tau", "tokens"], grown)]
 
 
-class _Mixed(AnswerLM):
-    """The reference (4) of two models."""
-
-    def __init__(self, start: AnswerLM, present: AnswerLM, tau: float):
-        nn.Module.__init__(self)
-        self.start, self.present, self.tau = start, present, tau
-
-    def log_probabilities(self, answers: Answers) -> Tensor:
-        both = (each.log_probabilities(answers) for each in (self.start, self.present))
-        return mixed(*both, self.tau, LM_ETA)
-
-
 def _inpo(start: AnswerLM, judge: Contest, tau: float, seed: int) -> AnswerLM:
-    rng, last = torch.Generator().manual_seed(seed), start
-    for each in range(TIMES):
-        one, other = drawn_twice(last, PAIRS, rng)
-        data = ordered(one, other, judge.wins(one, other, rng))
-        anchor = _Mixed(start, last, tau)
-        last = tune(last, given(data, 64), inpo(LM_ETA), STEPS, RATE, seed + 1 + each, anchor)
-    return last
+    return improve(start, inpo(LM_ETA, tau), _wins(judge), TIMES, PAIRS, STEPS, RATE, seed)
 
 
 def _dpo(start: AnswerLM, judge: Contest, beta: float, anchor: Literal["start", "last"], seed: int) -> AnswerLM:
-    def feedback(drawn: list[Answers], rng: torch.Generator) -> Tensor:
-        return judge.judged(drawn, rng).sum(2)
+    return improve(start, replace(oaif(beta), anchor=anchor), _wins(judge), TIMES, PAIRS, STEPS, RATE, seed)
 
-    return improve(start, replace(oaif(beta), anchor=anchor), feedback, TIMES, PAIRS, STEPS, RATE, seed)
+
+def _wins(judge: Contest) -> Feedback:
+    return lambda drawn, rng: judge.judged(drawn, rng).sum(2)
 
 
 def _best_dpo(matrix: np.ndarray, reference: np.ndarray, tau: float, rounds: int = 40) -> np.ndarray:

@@ -1,5 +1,7 @@
 """INPO: proofs and contrast."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -15,8 +17,10 @@ from backchannel.parts.nash import (  # noqa: E402
     solve,
 )
 from backchannel.parts.objectives import Pairs, random_pairs  # noqa: E402
-from backchannel.preference.inpo import inpo, mixed, tabular  # noqa: E402
+from backchannel.preference.inpo import inpo, regression, tabular  # noqa: E402
 from backchannel.tasks.preference_matrices import games, random_game  # noqa: E402
+from backchannel.tasks.tiny_answers import Answers, reference  # noqa: E402
+from backchannel.tasks.tiny_tuning import gold_scores, improve  # noqa: E402
 
 
 def _policy(seed, *shape):
@@ -48,8 +52,9 @@ def test_step_loss_by_hand():
     new_w, new_l, ref_w, ref_l, now_w, now_l = rng.uniform(0.01, 0.3, (6, 9))
     h = np.log(new_w / new_l) - tau / eta * np.log(ref_w / ref_l) - (eta - tau) / eta * np.log(now_w / now_l)
     logs = [torch.from_numpy(np.log(x)) for x in (new_w, new_l, ref_w, ref_l, now_w, now_l)]
-    pairs = Pairs(logs[0], logs[1], mixed(logs[2], logs[4], tau, eta), mixed(logs[3], logs[5], tau, eta))
-    loss, info = inpo(eta)(pairs)
+    share = inpo(eta, tau).share
+    pairs = Pairs(logs[0], logs[1], *(share * logs[i] + (1 - share) * logs[i + 2] for i in (2, 3)))
+    loss, info = inpo(eta, tau).objective(pairs)
     np.testing.assert_allclose(loss, (h - 1 / (2 * eta)) ** 2, rtol=1e-9)
     np.testing.assert_allclose(info.margin, eta * h, rtol=1e-9)
 
@@ -71,8 +76,8 @@ def test_step_of_the_table_by_hand():
 def test_known_minimiser_of_the_mean_loss_is_the_mirror_step(seed):
     # Labels of pairs alone give what win rates give.
     matrix, mu, p, tau, eta = random_game(5, seed), _policy(2, 5), _policy(3, 5), 0.3, 0.8
-    reference = mixed(torch.from_numpy(mu), torch.from_numpy(p), tau, eta).numpy()
-    found = _minimiser(matrix, p, reference, inpo(eta))
+    share = inpo(eta, tau).share
+    found = _minimiser(matrix, p, share * mu + (1 - share) * p, regression(eta))
     np.testing.assert_allclose(found, tabular(tau, eta).step(matrix, mu, p, 0), atol=1e-8)
 
 
@@ -85,28 +90,45 @@ def test_known_equilibrium_is_a_fixed_point_and_is_reached():
     assert (falling[1:] * np.arange(2, 402)[:, None] < 1 / tau**2).all()
 
 
-def test_known_mixture_is_a_constant_beside_the_geometric_one():
-    mu, p = torch.from_numpy(_policy(5, 6)), torch.from_numpy(_policy(6, 6))
-    difference = mixed(mu, p, 0.3, 0.4) - torch.log_softmax(0.75 * mu + 0.25 * p, -1)
-    torch.testing.assert_close(difference, difference[:1].expand(6))
+def test_known_rounds_are_regressions_to_what_lies_between_start_and_last():
+    start, asked = reference(5, width=16, layers=1, steps=20), []
 
+    def feedback(drawn, rng):
+        asked.append(drawn)
+        return gold_scores(drawn, rng)
 
-def test_known_gradient_does_not_reach_the_present_policy():
-    present = torch.zeros(3, requires_grad=True)
-    assert not mixed(torch.zeros(3), present, 0.1, 0.5).requires_grad
+    found = improve(start, inpo(0.5, 0.2, 3), feedback, 2, 16, 2, 1e-2, seed=4)
+    now = start
+    for drawn in asked:
+        score = gold_scores(drawn, None)
+        row = (score.max(1)[0] > score.min(1)[0]).nonzero()[:, 0]
+        tokens = torch.stack([answers.tokens for answers in drawn], 1)
+        sides = [Answers(drawn[0].prompts[row], tokens[row, at[row]]) for at in (score.argmax(1), score.argmin(1))]
+        before = [0.4 * start.log_probability(one) + 0.6 * now.log_probability(one) for one in sides]
+        model = copy.deepcopy(now).requires_grad_(True)
+        adam = torch.optim.Adam(model.parameters(), 1e-2)
+        for _ in range(2):
+            won, lost = (model.log_probability(one) - then for one, then in zip(sides, before, strict=True))
+            adam.zero_grad()
+            (won - lost - 1 / (2 * 0.5)).square().mean().backward()
+            adam.step()
+        now = model.requires_grad_(False)
+    # What is computed, not parameters: Adam makes steps of the rounding of gradients that are 0.
+    for some in asked[0]:
+        torch.testing.assert_close(found.log_probability(some), now.log_probability(some), rtol=0, atol=2e-3)
+        assert (found.log_probability(some) - start.log_probability(some)).abs().max() > 0.1
 
 
 def test_limit_eta_equal_to_tau_forgets_the_present_policy():
-    mu, p = torch.from_numpy(_policy(7, 6)), torch.from_numpy(_policy(8, 6))
-    torch.testing.assert_close(mixed(mu, p, 0.5, 0.5), mu)
-    torch.testing.assert_close(mixed(mu, p, 0.0, 0.5), p)
+    assert inpo(0.5, 0.5).share == 1
+    assert inpo(0.5, 0.0).share == 0
 
 
 def test_limit_it_is_the_regression_of_ipo():
     # Azar et al. 2024, eq. 17: (log-ratio margin - 1 / (2 beta))^2 with beta = eta.
     pairs = random_pairs(7, seed=9)
     h = (pairs.policy_chosen - pairs.reference_chosen) - (pairs.policy_rejected - pairs.reference_rejected)
-    torch.testing.assert_close(inpo(0.3)(pairs)[0], (h - 1 / 0.6) ** 2)
+    torch.testing.assert_close(regression(0.3)(pairs)[0], (h - 1 / 0.6) ** 2)
 
 
 def test_contrast_rewards_of_bradley_and_terry_do_not_find_what_nobody_beats():
@@ -129,7 +151,8 @@ def test_wrong_arguments(tau, eta, word):
     with pytest.raises(ValueError, match=word):
         tabular(tau, eta)
     with pytest.raises(ValueError, match=word):
-        mixed(torch.zeros(2), torch.zeros(2), tau, eta)
-    if word == "eta":
-        with pytest.raises(ValueError, match=word):
-            inpo(eta)
+        inpo(eta, tau)
+    with pytest.raises(ValueError, match="answers must be 2 or more"):
+        inpo(0.5, 0.1, answers=1)
+    with pytest.raises(ValueError, match="eta"):
+        regression(0.0)
