@@ -29,6 +29,7 @@ from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
 from backchannel.align.model import redirected
 from backchannel.align.start import written
+from backchannel.align.tokens import known_by
 from backchannel.parts.objectives import Objective, Pairs
 
 Logs = Callable[[nn.Module, Sequence[Example]], Tensor]
@@ -163,9 +164,7 @@ class Loop(Trainer):
                 self._sums[name] += float(value.double().reshape(len(each), -1).mean(1).sum())
 
     def _name(self, example: Example) -> str:
-        known: Any = self.train_dataset
-        place = next(i for i, each in enumerate(known) if each is example)
-        return f"record {example.record.id!r}" if example.record.id else f"training record {place}"
+        return f"the record with the {known_by(example.record)}"
 
 
 class Progress(TrainerCallback):
@@ -185,7 +184,11 @@ class Interrupt(TrainerCallback):
     """Ctrl-C or SIGTERM ends training after the step at hand, and what was trained is saved; a second one at once."""
 
     def __init__(self, save: bool = True) -> None:
-        self.asked, self._save = False, save
+        """`save`: a checkpoint where training ends early.
+
+        Where `at_once` is set, between steps, a signal raises KeyboardInterrupt as well.
+        """
+        self.asked, self.at_once, self._save = False, False, save
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -200,6 +203,8 @@ class Interrupt(TrainerCallback):
         def hear(number: int, frame: Any) -> None:
             self.asked = True
             signal.signal(number, earlier[signal.Signals(number)])
+            if self.at_once:
+                raise KeyboardInterrupt
 
         for number in earlier:
             signal.signal(number, hear)

@@ -90,7 +90,7 @@ def improve(
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit or limit // 2, chat=settings.chat)
     train, held = _prompts(records, encoder, settings)
     read = [tokens for _, tokens in [*train, *held]]
-    begin(out, described(model, settings, method, arguments, read), resume=False)
+    begin(out, described(model, settings, method, arguments, read), resume=None)
     torch.manual_seed(settings.seed)
     # A round is not gone on with; of its few steps the first would be one of 0 if the learning rate had to rise.
     args = training_arguments(out, msgspec.structs.replace(settings, save=0, warmup=0.0))
@@ -107,48 +107,61 @@ def improve(
     logs = token_logs(answers) if isinstance(recipe, PolicyGradient) else sums(answers)
     interrupt, guards, left, history = Interrupt(save=False), Guards(), Counter[str](), []
     path: list[tuple[float, float]] = []
+    unit: tuple[float, float] | None = None
     begun, steps = time.monotonic(), 0
-    for each in range(rounds):
-        tell(f"round {each + 1}: answering", each / rounds)
-        some = list(itertools.islice(order, min(prompts, len(train))))
-        drawn = _drawn(recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
-        texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
-        kept, scores = _scores(judge, [text for text, _ in some], texts, left)
-        if not kept:
-            _silent(judge, judge_name, steps)
-            guards.notes.append(f"the judge said nothing of round {each + 1}: the run ends before it")
-            break
-        some, drawn = [some[i] for i in kept], [drawn[i] for i in kept]
-        if not mixed:
-            path.append(
-                (
-                    float(scores.mean()),
-                    away(answers, [(each[1], row[0]) for each, row in zip(some, drawn, strict=True)]),
-                )
-            )
-        if isinstance(recipe, PolicyGradient):
-            chosen = rolled(answers, recipe, some, drawn, scores)
-        else:
-            lengths = torch.tensor([[len(answer) for answer in row] for row in drawn]).reshape(scores.shape)
-            selection = recipe.select(scores - recipe.token_price * lengths, rng)
-            chosen = _measured(answers, _examples(selection, some, drawn, left), recipe)
-        if not chosen:
-            left["rounds without anything to learn from"] += 1
-            continue
-        if recipe.begin == "start":
-            _restore(model, first)
-        loop = Loop(model, args, chosen, recipe.objective, logs, [Progress(tell), interrupt, guards])
+    interrupt.at_once = True  # but for steps of training: drawing and judging take long
+    failed: FloatingPointError | None = None
+    try:
         with interrupt.listening():
-            loop.train()
-        seen = [log for log in loop.state.log_history if "loss" in log]
-        history += [{name: float(v) for name, v in log.items()} | {"step": steps + log["step"]} for log in seen]
-        steps += loop.state.global_step
-        if interrupt.asked:
-            break
+            for each in range(rounds):
+                tell(f"round {each + 1}: answering", each / rounds)
+                some = list(itertools.islice(order, min(prompts, len(train))))
+                drawn = _drawn(recipe, draw, [tokens for _, tokens in some], settings.seed + 1 + each)
+                texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
+                kept, scores = _scores(judge, [text for text, _ in some], texts, left)
+                if not kept:
+                    _silent(judge, judge_name, steps)
+                    guards.notes.append(f"no answers of round {each + 1} were judged in full: the run ends before it")
+                    break
+                some, drawn = [some[i] for i in kept], [drawn[i] for i in kept]
+                if not mixed:
+                    firsts = [(prompt, row[0]) for (_, prompt), row in zip(some, drawn, strict=True)]
+                    path.append((float(scores.mean()), away(answers, firsts)))
+                if isinstance(recipe, PolicyGradient):
+                    unit = unit or (float(scores.mean()), float(scores.std()) or 1.0)
+                    chosen = rolled(answers, recipe, some, drawn, scores, unit)
+                else:
+                    lengths = torch.tensor([[len(answer) for answer in row] for row in drawn]).reshape(scores.shape)
+                    selection = recipe.select(scores - recipe.token_price * lengths, rng)
+                    chosen = _measured(answers, _examples(selection, some, drawn, left), recipe)
+                if not chosen:
+                    left["rounds without anything to learn from"] += 1
+                    continue
+                if recipe.begin == "start":
+                    _restore(model, first)
+                loop = Loop(model, args, chosen, recipe.objective, logs, [Progress(tell), interrupt, guards])
+                interrupt.at_once = False
+                try:
+                    loop.train()
+                except FloatingPointError as error:
+                    low, high = float(scores.min()), float(scores.max())
+                    failed = FloatingPointError(f"{error}; the judge's scores were {low:.3g} to {high:.3g}")
+                    break
+                interrupt.at_once = True
+                seen = [log for log in loop.state.log_history if "loss" in log]
+                history += [{name: float(v) for name, v in log.items()} | {"step": steps + log["step"]} for log in seen]
+                steps += loop.state.global_step
+                if interrupt.asked:
+                    break
+    except KeyboardInterrupt:
+        if not interrupt.asked:
+            raise
     seconds = time.monotonic() - begun
     with written("the model", out):
         model.save_pretrained(str(out / "model"))
         saved(out / "model", tokenizer)
+    if failed is not None:
+        raise FloatingPointError(f"{failed}; what was learned before lies in {out / 'model'}")
     tell("answers after", 1.0)
     return Tuned(
         method=method,
@@ -164,6 +177,7 @@ def improve(
         finished=not interrupt.asked,
         seconds=seconds,
         rounds=path,
+        played={"rounds": rounds, "prompts": prompts, "group": recipe.answers, "price": getattr(recipe, "price", 0.0)},
         notes=[*encoder.report.sentences(), *answers.notes, *guards.notes, *told(judge)]
         + [f"{count:,} {why} were left out" for why, count in left.items()],
         **outfit(model),
@@ -231,7 +245,8 @@ def _scores(
 def _silent(judge: Judge, name: str, steps: int) -> None:
     """ValueError where a judge said nothing before anything was learned; what was learned is kept."""
     if not steps:
-        raise ValueError("; ".join([f"the judge {name} said nothing of all answers of a round", *told(judge)]))
+        said = f"of no prompt in a round did the judge {name} score all answers, so that nothing can be learned"
+        raise ValueError("; ".join([said, *told(judge)]))
 
 
 def _examples(

@@ -44,6 +44,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     skip_bad_rows: int = 0,
+    prompts: bool = False,
 ) -> Reading:
     """The records of a source, to be iterated over, as often as the source can be.
 
@@ -55,13 +56,14 @@ def read(
         columns: what columns with other names mean, such as {"prompt": "question"}.
         split: where two plain texts without a prompt are split: behind its last place.
         skip_bad_rows: up to so many bad rows are left out and counted; the next one raises LogError.
+        prompts: of a row with a prompt nothing else is read: it becomes a `Rated` with the answer "(none)".
     """
     if kind is not None and kind not in get_args(Kind):
         raise LogError(f"kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
     if format is not None and format not in FORMATS:
         raise LogError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     Rows(columns)  # a wrong map is said at once
-    return Reading(source, kind, format, columns, split, skip_bad_rows)
+    return Reading(source, kind, format, columns, split, skip_bad_rows, prompts)
 
 
 class Reading:
@@ -75,9 +77,10 @@ class Reading:
         columns: Mapping[str, str] | None,
         split: str | None,
         skip_bad_rows: int,
+        prompts: bool,
     ) -> None:
         self.source, self.kind, self.format = source, kind, format
-        self.columns, self.split, self.skip = columns, split, skip_bad_rows
+        self.columns, self.split, self.skip, self.prompts = columns, split, skip_bad_rows, prompts
         self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Record]:
@@ -124,7 +127,7 @@ class Reading:
         self, rows: Iterator[Any], name: str, cells: bool, problems: Problems, kept: dict[str, None]
     ) -> Iterator[Record]:
         """Rows as records; what is bad goes to `problems` with its number."""
-        maker = Rows(self.columns, self.kind, self.split, cells)
+        maker = Rows(self.columns, self.kind, self.split, cells, self.prompts)
         maker.kept = kept
         for number, row in enumerate(rows, 1):
             if row is None:  # a blank line

@@ -152,6 +152,8 @@ class Tuned(msgspec.Struct):
         seconds: of training alone; `memory` in bytes, the most that the process held.
         notes: what a user should know.
         rounds: of a recipe: the mean score of the answers that a round drew, and their divergence from the start.
+        played: of a method that draws its own answers: rounds and prompts in each (as asked for), answers to a prompt,
+            and the price of leaving the reference.
     """
 
     model: str
@@ -174,4 +176,5 @@ class Tuned(msgspec.Struct):
     notes: list[str]
     command: str = ""
     rounds: list[tuple[float, float]] = []
+    played: dict[str, float] = {}
     entangled: Entangled | None = None

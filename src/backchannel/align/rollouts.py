@@ -8,7 +8,8 @@ divergence from the reference. Advantages are those of the loss. For most (`cred
 prompt are the yardstick, and every token of an answer earned the same. PPO trains a critic, which says before each
 token what to expect: there each token pays its own part of the price, and the score comes with the last one. The
 critic is one row of weights over the model's own last hidden states (`Critic`), trained beside the adapter, and not
-saved with it.
+saved with it. It begins with 0, so that what it is to learn is told in a unit of its own: rewards less the mean score
+of the first round, over its standard deviation, which changes nothing of which policy is best.
 
 Answers are drawn at temperature 1, because the ratios that these losses take are those of the model as it is.
 """
@@ -78,6 +79,7 @@ def rolled(
     prompts: Sequence[tuple[Text, list[int]]],
     drawn: Sequence[list[list[int]]],
     scores: Tensor,
+    unit: tuple[float, float] = (0.0, 1.0),
 ) -> list[Example]:
     """Every answer with its advantage, and its tokens' log-probabilities as of now and under the reference.
 
@@ -87,6 +89,7 @@ def rolled(
         prompts: as text and in tokens.
         drawn: k answers to each.
         scores: [n, k].
+        unit: what a critic counts from, and in.
     """
     now, before = [], []
     for (_, prompt), given in zip(prompts, drawn, strict=True):
@@ -103,7 +106,9 @@ def rolled(
     if recipe.objective.critic is not None:
         assert value is not None
         last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1])
-        advantage, returns = recipe.objective.critic(scores.reshape(-1, 1) * last - priced, value, mask)
+        zero, one = unit
+        rewards = ((scores.reshape(-1, 1) - zero) * last - priced) / one
+        advantage, returns = recipe.objective.critic(rewards, value, mask)
     else:
         assert recipe.objective.credit is not None
         each = recipe.objective.credit(scores - priced.sum(1).reshape(scores.shape))

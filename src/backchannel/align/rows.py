@@ -56,6 +56,7 @@ class Rows:
 
     Attributes:
         cells: the source is a table of texts, whose cells may hold messages and `meta` as JSON.
+        prompts: of a row with a prompt nothing else is read.
         kept: columns that went to `meta`.
     """
 
@@ -65,13 +66,14 @@ class Rows:
         kind: Kind | None = None,
         split: str | None = None,
         cells: bool = False,
+        prompts: bool = False,
     ) -> None:
         for meaning in columns or ():
             if meaning not in MEANINGS:
                 raise LogError(f"a column map has no {meaning!r}; {nearest(meaning, MEANINGS)}")
         self.named = {**{meaning: meaning for meaning in MEANINGS}, **(columns or {})}
         self.mapped = dict(columns or {})
-        self.kind, self.split, self.cells = kind, split, cells
+        self.kind, self.split, self.cells, self.prompts = kind, split, cells, prompts
         self.kept: dict[str, None] = {}
 
     def record(self, row: Mapping[str, Any]) -> Record:
@@ -82,6 +84,9 @@ class Rows:
         given = {meaning: row[name] for meaning, name in self.named.items() if row.get(name) is not None}
         if self.cells:
             given = {name: value for name, value in given.items() if value != "" or name == "prompt"}
+        if self.prompts and "prompt" in given:
+            only: dict[str, Any] = {name: given[name] for name in ("prompt", "id", "continues") if name in given}
+            return Rated(self._text("prompt", given["prompt"]), "(none)", **self._more({}, set(), only))
         kind = self._kind(given)
         used = {*USED[kind], *OF_ALL}
         more = self._more(row, {self.named[meaning] for meaning in used}, given)

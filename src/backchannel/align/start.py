@@ -29,8 +29,10 @@ FREE = ("micro", "save", "checkpointing")  # settings that change no number
 WHOLE = "whole.json"
 
 
-def begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
+def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
     """The checkpoint to go on from, or None; what the run begins with goes to `start.json`.
+
+    `resume` is None for runs that cannot be resumed.
 
     A checkpoint counts if it was written to its end (`Whole`): one that was cut off is passed over.
 
@@ -43,7 +45,8 @@ def begin(out: Path, start: dict[str, Any], resume: bool) -> Path | None:
     if not resume:
         if last or (out / "model").exists():
             what = "checkpoints" if last else "a model"
-            raise ValueError(f"{out} holds {what} of an earlier run: resume it, or choose another folder")
+            advice = "choose another folder" if resume is None else "resume it, or choose another folder"
+            raise ValueError(f"{out} holds {what} of an earlier run: {advice}")
         shutil.rmtree(folder, ignore_errors=True)  # what was cut off is of no use
         folder.mkdir(parents=True, exist_ok=True)
         with beside(file) as made:
@@ -136,11 +139,17 @@ def ready(model: Any, settings: Settings, rewards: bool) -> Any:
     model.config.use_cache = False
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if not settings.lora and not hasattr(model, "peft_config"):
+        return model
+    with warnings.catch_warnings():  # peft asks transformers for a name that is going to change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return _adapted(model, settings, rewards)
+
+
+def _adapted(model: Any, settings: Settings, rewards: bool) -> Any:
     if hasattr(model, "peft_config"):
         if not rewards:
             keep_start(model)
-        return model
-    if not settings.lora:
         return model
     from peft import LoraConfig, get_peft_model
 
@@ -150,9 +159,7 @@ def ready(model: Any, settings: Settings, rewards: bool) -> Any:
         target_modules="all-linear",
         task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
     )
-    with warnings.catch_warnings():  # peft asks transformers for a name that is going to change
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        return get_peft_model(model, config)
+    return get_peft_model(model, config)
 
 
 def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
@@ -200,7 +207,8 @@ def outfit(model: Any) -> dict[str, Any]:
     """What a result says of the model and of what computed: fields of `Tuned`."""
     import transformers
 
-    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    parts = ((name, each) for name, each in model.named_parameters() if not name.startswith("critic."))  # not saved
+    sizes = [(each.numel(), each.requires_grad) for _, each in parts]
     return {
         "model": str(getattr(model.config, "_name_or_path", "")),
         "trainable": sum(many for many, learns in sizes if learns),
@@ -218,6 +226,8 @@ def _half(settings: Settings) -> bool:
     """Whether to compute in bfloat16."""
     if settings.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if settings.precision == "bfloat16" and not (torch.cuda.is_available() and torch.cuda.is_bf16_supported()):
+        raise ValueError("there is no GPU here that computes in bfloat16: precision must be float32 or auto")
     return settings.precision == "bfloat16"
 
 

@@ -173,9 +173,7 @@ class Encoder:
         problems = Problems(skip_bad_rows)
         for number, record in enumerate(records, 1):
             try:
-                asked = record.prompt if isinstance(record.prompt, str) else content(record.prompt[-1:] or "")
-                known = f"id {record.id!r}" if record.id else f"prompt {shortened(asked)}"
-                encoded = self(record, f"record {number} ({known})")
+                encoded = self(record, f"record {number} ({known_by(record)})")
             except RecordError as error:
                 problems.add(str(error))
             else:
@@ -314,3 +312,9 @@ class Encoder:
 def _common(a: list[int], b: list[int]) -> int:
     """How many first tokens are the same."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def known_by(record: Record) -> str:
+    """By what its user finds a record: its id, or the beginning of its prompt's last message."""
+    asked = record.prompt if isinstance(record.prompt, str) else content(record.prompt[-1:] or "")
+    return f"id {record.id!r}" if record.id else f"prompt {shortened(asked)}"

@@ -70,14 +70,16 @@ def align(
         bool, typer.Option("--checkpointing", help="Less memory, more time.", rich_help_panel=TRAINING)
     ] = False,
     save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 100,
-    rounds: Annotated[int, typer.Option(min=1, help="Of drawing and learning.", rich_help_panel=DRAWING)] = 3,
-    prompts: Annotated[int, typer.Option(min=1, help="In a round.", rich_help_panel=DRAWING)] = 64,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Of drawing and learning [3].", rich_help_panel=DRAWING)
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(min=1, help="In a round [64].", rich_help_panel=DRAWING)] = None,
     group: Annotated[
-        int, typer.Option(min=2, help="Answers to a prompt, for policy gradients.", rich_help_panel=DRAWING)
-    ] = 4,
+        int | None, typer.Option(min=2, help="Answers to a prompt, for policy gradients [4].", rich_help_panel=DRAWING)
+    ] = None,
     price: Annotated[
-        float, typer.Option(help="Of leaving the reference, per nat, for them.", rich_help_panel=DRAWING)
-    ] = 0.0,
+        float | None, typer.Option(help="Of leaving the reference, per nat, for them [0].", rich_help_panel=DRAWING)
+    ] = None,
     skip_bad_rows: SkipBadRows = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -103,11 +105,16 @@ def align(
         chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
         save=save, seed=seed,
     )  # fmt: skip
-    if not hasattr(made, "select") and made.reads not in KINDS:
-        made = PolicyGradient(made, group, price)
+    gradient = not hasattr(made, "select") and made.reads not in KINDS
+    if gradient:
+        made = PolicyGradient(made, 4 if group is None else group, price or 0.0)
     recipe = hasattr(made, "answers")
+    others = {"--group": group, "--price": price} if not gradient else {}
+    others |= {"--rounds": rounds, "--prompts": prompts} if not recipe else {}
+    if useless := [name for name, value in others.items() if value is not None]:
+        raise ValueError(f"{method} has no use for {' and '.join(useless)}")
     check(out)
-    records = read(data, skip_bad_rows=skip_bad_rows)
+    records = read(data, skip_bad_rows=skip_bad_rows, prompts=recipe)
     if data != "-":
         next(iter(records))  # what cannot be read is said before a model is loaded
     asked, name = _judge(judge, reward_model, judge_url, judge_model)
@@ -131,8 +138,8 @@ def align(
         try:
             if recipe:
                 tuned = improve(
-                    loaded, tokenizer, records, made, asked, out, settings, rounds=rounds, prompts=prompts,
-                    tell=progress, **about,
+                    loaded, tokenizer, records, made, asked, out, settings, rounds=rounds or 3,
+                    prompts=prompts or 64, tell=progress, **about,
                 )  # fmt: skip
             else:
                 tuned = tune(

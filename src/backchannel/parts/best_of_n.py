@@ -25,8 +25,10 @@ def log_ratio(law: np.ndarray, reward: np.ndarray, n: float) -> np.ndarray:
         n: how many are drawn, at least 1; large numbers need not be whole.
     """
     p, r = np.asarray(law, float), np.asarray(reward, float)
-    if n < 1 or p.shape != r.shape or abs(p.sum() - 1) > 1e-9:
-        raise ValueError(f"n must be at least 1, not {n}, and law must sum to 1 and have a reward for each outcome")
+    if not 1 <= n < math.inf:
+        raise ValueError(f"n must be at least 1, and finite, not {n}")
+    if p.ndim != 1 or p.shape != r.shape or not abs(p.sum() - 1) <= 1e-9:
+        raise ValueError(f"law must sum to 1 and have a reward for each outcome, not be {p.shape} for {r.shape}")
     grain = TIED * max(float(np.ptp(r)), np.finfo(float).tiny)
     _, of = np.unique(np.round((r - r.min()) / grain), return_inverse=True)
     tie = np.bincount(of, p)

@@ -151,6 +151,8 @@ class Pool:
             raise ValueError(
                 f"utilities must be [n, K] for both answers of n pairs, not {list(ours.shape)} and {list(theirs.shape)}"
             )
+        if not bool((torch.isfinite(ours) & torch.isfinite(theirs)).all()):
+            raise ValueError("utilities must be finite numbers")
         return ours - theirs
 
     def _chance(self, ahead: Tensor, shown: float | Tensor) -> Tensor:
@@ -177,6 +179,8 @@ def alpacafarm(
         flips: f, the probability that a label is turned round, in [0, 0.5).
         price: of a query, at least 0.
     """
+    if not bool(torch.isfinite(torch.as_tensor(order)).all()):
+        raise ValueError(f"order must be one finite number, or one for each annotator, not {order}")
     if not sharpness > 0:
         raise ValueError(f"sharpness must be positive, not {sharpness}")
     if not 0 <= flips < 0.5:
@@ -220,6 +224,8 @@ def rank_agreement(simulated: dict[str, float], actual: dict[str, float]) -> Ran
 
 def quantiles(scores: Tensor, bins: int) -> Tensor:
     """Sorts n scores into bins of equal size, by rank: 0 for the lowest to bins - 1 for the best. int64[n]."""
+    if scores.dim() != 1 or not bool(torch.isfinite(scores).all()):
+        raise ValueError(f"scores must be finite numbers, [n], not of the shape {list(scores.shape)}")
     if not 2 <= bins <= len(scores):
         raise ValueError(f"bins must lie in 2..{len(scores)}, the number of scores, not {bins}")
     rank = scores.argsort(stable=True).argsort()

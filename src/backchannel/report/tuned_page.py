@@ -49,6 +49,8 @@ def headline(tuned: Tuned) -> str:
     """What came of it, in a sentence."""
     drawn = tuned.drawn
     if drawn and drawn.wins is not None:
+        if all(each.win in (None, 0.5) for each in drawn.samples):
+            return "by the judge no answer from after training is better or worse than that from before"
         judged = f"{words.share(drawn.wins)} of the answers from after training are better than those from before"
         if drawn.interval and drawn.interval[0] <= 0.5 <= drawn.interval[1]:
             return judged + ", which may be chance"

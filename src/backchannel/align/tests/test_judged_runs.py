@@ -1,6 +1,9 @@
 """Judges that fail, at their worst times: before training the run stops, afterwards what was trained is kept."""
 
+import itertools
 import json
+import os
+import signal
 
 import pytest
 
@@ -12,10 +15,12 @@ from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.online import improve  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.rewards import RewardJudge  # noqa: E402
+from backchannel.align.rollouts import PolicyGradient  # noqa: E402
 from backchannel.align.tune import tune  # noqa: E402
 from backchannel.parts.recipes import Recipe, best_and_worst  # noqa: E402
 from backchannel.preference.bradley_terry import bradley_terry  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.preference.reinforce import reinforce  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
@@ -73,7 +78,7 @@ def test_a_round_of_which_the_judge_says_nothing_is_the_last_and_all_is_kept(tmp
     found = _improve(tmp_path, _failing(1 + 12))  # the trial and a round of 6 prompts
     assert found.steps == 1
     assert found.finished
-    assert "the judge said nothing of round 2: the run ends before it" in found.notes
+    assert "no answers of round 2 were judged in full: the run ends before it" in found.notes
     assert any(note.endswith("the first time: TimeoutError: too slow") for note in found.notes)
     assert found.drawn.wins is None
     weights = tmp_path / "model" / "adapter_model.safetensors"
@@ -87,8 +92,51 @@ def test_prompts_of_which_the_judge_says_nothing_are_left_out(tmp_path):
     assert found.drawn.wins is not None
 
 
+def _at(call, act):
+    """A judge that does something at its n-th call."""
+    calls = itertools.count(1)
+
+    def score(prompt, answer):
+        found = good_words(prompt, answer)
+        return act(found) if next(calls) >= call else found
+
+    return Scored(score, "failing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, number):
+    pressed = []
+
+    def press(found):
+        if not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), number)
+        return found
+
+    earlier = signal.getsignal(number)
+    found = _improve(tmp_path, _at(1 + 12 + 3, press))  # the trial, a round of 6 prompts, and in the middle of the next
+    assert pressed
+    assert (found.steps, found.finished) == (1, False)
+    assert found.drawn.wins is not None
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+    assert signal.getsignal(number) is earlier
+
+
+def test_a_loss_that_is_no_number_in_a_later_round_keeps_the_rounds_before(tmp_path):
+    gradient = PolicyGradient(reinforce(), 2)
+    found = r"loss is not finite at the record with the prompt 'w.*scores were .* to 3e\+38; what was learned .*model"
+    with pytest.raises(FloatingPointError, match=found):
+        improve(
+            small_llama(initializer_range=0.3), word_tokenizer(), PAIRS, gradient,
+            _at(1 + 12 + 1, lambda score: 3e38 * (1 if score > 0 else -1)), tmp_path, Settings(**QUICK, answers=2),
+            rounds=3, prompts=6,
+        )  # fmt: skip
+    assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
+
+
 def test_without_held_out_answers_the_first_round_is_the_trial(tmp_path):
-    with pytest.raises(ValueError, match=r"failing said nothing of all answers of a round; .*: TimeoutError: too slow"):
+    said = r"of no prompt in a round did the judge failing score all .*: TimeoutError: too slow"
+    with pytest.raises(ValueError, match=said):
         _improve(tmp_path, _failing(0), answers=0)
 
 

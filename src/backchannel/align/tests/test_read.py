@@ -78,6 +78,19 @@ def common_characters(chosen, rejected):
     return chosen[:end]
 
 
+def test_prompts_alone():
+    rows = [{"prompt": "p"}, {"prompt": "q", "chosen": "", "id": "7"}, {"prompt": [{"role": "user", "content": "r"}]}]
+    found = list(read(rows, prompts=True))
+    assert [each.prompt for each in found] == ["p", "q", [user("r")]]
+    assert [each.id for each in found] == [None, "7", None]
+    (pair,) = read([{"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+                     "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}],
+                   prompts=True)  # fmt: skip
+    assert pair.prompt == [user("a")]
+    with pytest.raises(LogError, match="found neither chosen and rejected"):
+        list(read(rows))
+
+
 def test_a_shared_prompt_ends_where_a_message_ends():
     longer, shorter = said("The sky is blue"), said("The sky")
     found = one({"chosen": [*ASKED, longer], "rejected": [*ASKED, shorter]})

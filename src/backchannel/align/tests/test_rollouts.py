@@ -9,6 +9,7 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from backchannel.align import online  # noqa: E402
 from backchannel.align.examples import batch  # noqa: E402
 from backchannel.align.judges import Scored  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
@@ -111,6 +112,13 @@ def test_a_critic_credits_each_token_by_hand():
             [a + v for a, v in zip(advantage, value, strict=True)], abs=1e-4
         )
     assert read.value.requires_grad
+    unit = rolled(answers, PolicyGradient(ppo(0.2, 0.1, 1.0), 2, price), PROMPTS, DRAWN, SCORES, (0.5, 4.0))
+    for each, score in zip(unit, SCORES.flatten().tolist(), strict=True):
+        (answer,) = each.answers
+        with answers.model.disable_adapter():
+            before = _by_hand(answers, each.prompt, answer)
+        paid = price * (sum(_by_hand(answers, each.prompt, answer)) - sum(before))
+        assert each.facts["returns"][0] == pytest.approx((score - 0.5 - paid) / 4, abs=1e-4)  # with a trace of 1
 
 
 def test_a_critic_needs_hidden_states(monkeypatch):
@@ -120,15 +128,20 @@ def test_a_critic_needs_hidden_states(monkeypatch):
         Answers(model, Critic(model))
 
 
-def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path):
+@pytest.mark.parametrize("zero", [0, 100])
+def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeypatch, zero):
+    critics = []
+    monkeypatch.setattr(online, "Critic", lambda model: critics.append(Critic(model)) or critics[0])
     found = improve(
         small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(ppo(0.2, 0.5), 4),
-        Scored(good_words, "good_words"), tmp_path,
+        Scored(lambda prompt, answer: good_words(prompt, answer) + zero, "good_words"), tmp_path,
         Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
         rounds=4, prompts=32,
     )  # fmt: skip
-    errors = [each["value_error"] for each in found.history]
-    assert sum(errors[-8:]) < 0.7 * sum(errors[:8])
+    assert found.played == {"rounds": 4, "prompts": 32, "group": 4, "price": 0.0}
+    assert found.trainable < 17 * 2**10  # the adapter's, without the critic's
+    (critic,) = critics
+    assert critic.bias.item() > 0.02  # answers are better than in the first round
     assert found.drawn.scores[1] > found.drawn.scores[0] + 0.5
     assert not any("critic" in name for name in load_file(tmp_path / "model" / "adapter_model.safetensors"))
 

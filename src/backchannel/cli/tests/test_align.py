@@ -94,6 +94,13 @@ def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
     found = _run(*how, tmp_path / "none")
     assert "name who judges them" in str(found.exception)
     judge = ["--judge", "backchannel.testing.small_models:good_words", "--rounds", "2", "--prompts", "16"]
+    found = _run(*how, tmp_path / "none", *judge, "--group", "8", "--price", "0")
+    assert str(found.exception) == "oaif has no use for --group and --price"
+    found = _run(*how[:-3], "--method", "dpo", "--out", tmp_path / "none", "--rounds", "3")
+    assert str(found.exception) == "dpo has no use for --rounds"
+    rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": each["prompt"]}) for each in rows))
+    how[3] = tmp_path / "prompts.jsonl"
     found = _run(*how, tmp_path / "out", *judge, "--json")
     assert found.exit_code == 0, found.output
     said = json.loads(found.stdout)
@@ -102,6 +109,8 @@ def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
     assert "Held-out pairs" not in (tmp_path / "out" / "report.html").read_text()
     found = _run(*how, tmp_path / "out", *judge, "--resume")
     assert "--resume is for methods that learn from given records" in str(found.exception)
+    found = _run(*how, tmp_path / "out", *judge)
+    assert str(found.exception).endswith("holds a model of an earlier run: choose another folder")
 
 
 def test_bad_data_is_said_with_its_row_before_a_model_is_loaded(place, tmp_path):

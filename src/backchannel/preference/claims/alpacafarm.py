@@ -95,7 +95,7 @@ def claim(seed: int, full: bool) -> Evidence:
         for method in rates["pool"]:
             at = [100 * rates[name][method].value for name in ("pool", "users")]
             left.plot(*at, "o", color="#0072B2")
-            left.annotate(method, at, fontsize=7)
+            left.annotate(method, at, (4, 4), textcoords="offset points", fontsize=7)
         left.set(xlabel="win rate on the pool, percent", ylabel="win rate on users, percent")
         for name, colour in (("pool", "#D55E00"), ("one", "#009E73")):
             right.plot(paths[name][:, 2], paths[name][:, 0], color=colour, label=name)

@@ -168,6 +168,10 @@ def test_contrast_a_varied_pool_agrees_with_itself_as_people_do_and_one_annotato
         (lambda: rank_agreement({"a": 1.0}, {"a": 1.0}), "at least 2"),
         (lambda: quantiles(torch.zeros(3), 4), r"bins must lie in 2..3, the number of scores, not 4"),
         (lambda: quantiles(torch.zeros(3), 1), "not 1"),
+        (lambda: quantiles(torch.tensor([math.nan, 1.0, 2.0]), 2), "scores must be finite numbers"),
+        (lambda: quantiles(torch.zeros(3, 2), 2), r"not of the shape \[3, 2\]"),
+        (lambda: alpacafarm(given(TABLE), order=[0.0, math.nan]), "order must be one finite number"),
+        (lambda: alpacafarm(given([[math.nan]] * 4)).prefers(ONE, OTHER), "utilities must be finite"),
     ],
 )
 def test_wrong_arguments(call, words):

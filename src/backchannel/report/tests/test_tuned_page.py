@@ -83,6 +83,9 @@ def test_chance_is_called_so_and_silence_is_told():
     tuned = _tuned()
     tuned.drawn.interval, tuned.drawn.silent = (0.4, 0.9), 3
     assert headline(tuned).endswith("which may be chance")
+    for each in tuned.drawn.samples:
+        each.win = 0.5
+    assert headline(tuned) == "by the judge no answer from after training is better or worse than that from before"
     assert "It said nothing usable of 3; they are left out" in page(tuned)
     tuned.drawn.wins = tuned.drawn.interval = tuned.drawn.scores = None
     assert "The judge, a rule, answered none." in page(tuned)

@@ -105,7 +105,7 @@ def claim(seed: int, full: bool) -> Evidence:
             axes.plot(times, line, label=f"{kind}, {options}")
         axes.plot(times, 0.02 + 0 * times, "k:", label="0.02")
         axes.set(xscale="log", yscale="log", xlabel="policies averaged", ylabel="duality gap, mean over games")
-        axes.set_title("SPO against itself, games without a Condorcet winner")
+        axes.set_title("Games without a winner")
         axes.legend(fontsize=8)
         for name, each in swung.items():
             if each.comparisons[-1]:
