@@ -110,7 +110,7 @@ def test_long_prompts_are_cut_to_what_a_reward_model_reads(place):
     with torch.no_grad():
         hidden = judge.model.model(torch.tensor([ids]))[0][0, -1]
         assert verdict.scores[0][0] == pytest.approx(float(judge.model.score(hidden)), abs=1e-5)
-    assert judge(["w1"], ["  "], ["w3"]) == ([None], None)
+    assert judge(["w1"], ["  "], ["w3"]) == ([None], [None])
     tried(RewardJudge(place / "scores"), "rewards", ["w1"], ["  "])  # an empty answer is no fault of the judge
     assert RewardJudge(place / "scores")(["w1"], ["w2"], ["w3"]).wins[0] is not None
 

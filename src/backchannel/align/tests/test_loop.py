@@ -169,7 +169,9 @@ def test_a_loss_that_is_no_number_stops_before_anything_moves(tmp_path):
     some[5] = some[5]._replace(before=(float("nan"), -3.0))
     loop = _loop(tmp_path, dpo(0.1), some, micro=16)
     before = _weights(loop)
-    with pytest.raises(FloatingPointError, match=r"the loss is not finite at the record with the id 'p5': nothing was changed"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is not finite at the record with the id 'p5': nothing was changed"
+    ):
         loop.train()
     assert torch.equal(_weights(loop), before)
 

@@ -128,13 +128,13 @@ def test_a_critic_needs_hidden_states(monkeypatch):
         Answers(model, Critic(model))
 
 
-@pytest.mark.parametrize("zero", [0, 100])
-def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeypatch, zero):
+def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeypatch):
+    # A judge that counts from 100 teaches what one that counts from 0 does.
     critics = []
     monkeypatch.setattr(online, "Critic", lambda model: critics.append(Critic(model)) or critics[0])
     found = improve(
         small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(ppo(0.2, 0.5), 4),
-        Scored(lambda prompt, answer: good_words(prompt, answer) + zero, "good_words"), tmp_path,
+        Scored(lambda prompt, answer: good_words(prompt, answer) + 100, "good_words"), tmp_path,
         Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
         rounds=4, prompts=32,
     )  # fmt: skip
@@ -146,10 +146,9 @@ def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeyp
     assert not any("critic" in name for name in load_file(tmp_path / "model" / "adapter_model.safetensors"))
 
 
-@pytest.mark.parametrize("objective", [grpo(0.2, 0.0), rloo(0.2), reinforce()], ids=["grpo", "rloo", "reinforce"])
-def test_a_model_improves_by_policy_gradients(tmp_path, objective):
+def test_a_model_improves_by_policy_gradients(tmp_path):
     found = improve(
-        small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(objective, 4),
+        small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(rloo(0.2), 4),
         Scored(good_words, "good_words"), tmp_path,
         Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
         rounds=4, prompts=32,
