@@ -110,7 +110,7 @@ def improve(
     unit: tuple[float, float] | None = None
     begun, steps = time.monotonic(), 0
     interrupt.at_once = True  # but for steps of training: drawing and judging take long
-    failed: FloatingPointError | None = None
+    failed = ""
     try:
         with interrupt.listening():
             for each in range(rounds):
@@ -141,12 +141,7 @@ def improve(
                     _restore(model, first)
                 loop = Loop(model, args, chosen, recipe.objective, logs, [Progress(tell), interrupt, guards])
                 interrupt.at_once = False
-                try:
-                    loop.train()
-                except FloatingPointError as error:
-                    low, high = float(scores.min()), float(scores.max())
-                    failed = FloatingPointError(f"{error}; the judge's scores were {low:.3g} to {high:.3g}")
-                    break
+                loop.train()
                 interrupt.at_once = True
                 seen = [log for log in loop.state.log_history if "loss" in log]
                 history += [{name: float(v) for name, v in log.items()} | {"step": steps + log["step"]} for log in seen]
@@ -156,11 +151,15 @@ def improve(
     except KeyboardInterrupt:
         if not interrupt.asked:
             raise
+    except FloatingPointError as error:
+        failed = f"{error}; the judge's scores were {float(scores.min()):.3g} to {float(scores.max()):.3g}"
+        if not steps:
+            raise FloatingPointError(failed) from None
     seconds = time.monotonic() - begun
     with written("the model", out):
         model.save_pretrained(str(out / "model"))
         saved(out / "model", tokenizer)
-    if failed is not None:
+    if failed:
         raise FloatingPointError(f"{failed}; what was learned before lies in {out / 'model'}")
     tell("answers after", 1.0)
     return Tuned(

@@ -101,7 +101,7 @@ def rolled(
             before += [torch.zeros(len(each)) for each in given]
     sampled, reference, mask = _padded(now), _padded(before), _padded([torch.ones(len(each)) for each in now]) > 0
     sampled, value = (sampled[..., 0], sampled[..., 1]) if sampled.dim() == 3 else (sampled, None)
-    priced = recipe.price * (sampled - reference) * mask if recipe.price else torch.zeros_like(sampled)
+    priced = recipe.price * (sampled - reference)  # 0 behind an answer
     returns = None
     if recipe.objective.critic is not None:
         assert value is not None

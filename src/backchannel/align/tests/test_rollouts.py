@@ -132,6 +132,8 @@ def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeyp
     # A judge that counts from 100 teaches what one that counts from 0 does.
     critics = []
     monkeypatch.setattr(online, "Critic", lambda model: critics.append(Critic(model)) or critics[0])
+    units = []
+    monkeypatch.setattr(online, "rolled", lambda *given: units.append((given[-1], given[-2])) or rolled(*given))
     found = improve(
         small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(ppo(0.2, 0.5), 4),
         Scored(lambda prompt, answer: good_words(prompt, answer) + 100, "good_words"), tmp_path,
@@ -140,6 +142,8 @@ def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeyp
     )  # fmt: skip
     assert found.played == {"rounds": 4, "prompts": 32, "group": 4, "price": 0.0}
     assert found.trainable < 17 * 2**10  # the adapter's, without the critic's
+    scores = units[0][1]
+    assert [unit for unit, _ in units] == [(float(scores.mean()), float(scores.std()))] * 4  # the first round's
     (critic,) = critics
     assert critic.bias.item() > 0.02  # answers are better than in the first round
     assert found.drawn.scores[1] > found.drawn.scores[0] + 0.5
