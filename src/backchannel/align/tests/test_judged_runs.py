@@ -123,6 +123,18 @@ def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, numb
     assert signal.getsignal(number) is earlier
 
 
+def test_a_signal_within_a_step_of_a_round_ends_that_step(tmp_path):
+    def tell(what, share):
+        if what.startswith("training") and share < 0.5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    found = improve(
+        small_llama(initializer_range=0.3), word_tokenizer(), PAIRS, RECIPE, Scored(good_words, "rule"), tmp_path,
+        Settings(**(QUICK | {"steps": 4}), answers=0), rounds=2, prompts=6, tell=tell,
+    )  # fmt: skip
+    assert (found.steps, found.finished) == (1, False)
+
+
 @pytest.mark.parametrize("round_", [0, 1])
 def test_a_loss_that_is_no_number_in_a_later_round_keeps_the_rounds_before(tmp_path, round_):
     gradient, judge = PolicyGradient(reinforce(), 2), _at(2 + 12 * round_, lambda score: math.copysign(3e38, score))
