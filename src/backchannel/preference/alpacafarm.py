@@ -27,7 +27,7 @@ order of methods. With s_ij = sign(W_i - W_j) in simulation, and likewise with p
 
     rho = corr over i of (sum_j s_ij,  sum_j s_ij'),                                                           (5)
 
-Spearman's, ties at their mean rank.
+Spearman's: a sum of signs is a rank, ties at their mean.
 
 Steps: `alpacafarm` makes a pool of utilities; `label` answers queries and counts them; train methods on the labels;
 `win_rate` judges each by `evaluator()`; `rank_agreement` compares orders. For conditioning on rewards, `quantiles`
@@ -65,6 +65,7 @@ from torch import Tensor
 
 from backchannel.card import Card
 from backchannel.ledger.intervals import bootstrap
+from backchannel.parts.ranks import rank_correlation
 
 CARD = Card(
     name="AlpacaFarm",
@@ -217,9 +218,8 @@ def rank_agreement(simulated: dict[str, float], actual: dict[str, float]) -> Ran
         raise ValueError(f"both must judge the same methods, at least 2, not {names} and {list(actual)}")
     rates = np.array([[each[name] for name in names] for each in (simulated, actual)])
     signs = np.sign(rates[:, :, None] - rates[:, None, :])
-    rho = np.corrcoef(signs.sum(2))[0, 1] if (signs != 0).any((1, 2)).all() else math.nan  # (5)
     swapped = [(names[i], names[j]) for i, j in np.argwhere((signs[0] > 0) & (signs[1] < 0)).tolist()]
-    return RankAgreement(float(rho), swapped)
+    return RankAgreement(rank_correlation(*rates), swapped)  # (5)
 
 
 def quantiles(scores: Tensor, bins: int) -> Tensor:

@@ -55,6 +55,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backchannel.card import Card
+from backchannel.parts.ranks import rank_correlation
 
 CARD = Card(
     name="Objective mismatch in RLHF",
@@ -197,16 +198,6 @@ def measured(samples: Numbers) -> Measured:
     if not x.ndim or x.shape[-1] < 2:
         raise ValueError(f"samples must be at least 2 along the last axis, not of shape {x.shape}")
     return Measured(x.mean(-1), x.std(-1, ddof=1) / x.shape[-1] ** 0.5)
-
-
-def rank_correlation(x: Numbers, y: Numbers) -> float:
-    """Spearman's, ties at their mean rank; nan where one does not vary."""
-    ranks = []
-    for each in (x, y):
-        _, place, many = np.unique(np.asarray(each, float), return_inverse=True, return_counts=True)
-        ranks.append((many.cumsum() - many / 2)[place] - len(place) / 2)  # less their mean
-    a, b = ranks
-    return float(a @ b) / (float((a @ a) * (b @ b)) ** 0.5 or float("nan"))
 
 
 def interval(rho: float, n: int, z: float) -> tuple[float, float]:

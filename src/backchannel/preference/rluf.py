@@ -18,8 +18,9 @@ deviations of (4) are those of the answers before tuning, so that weights are of
 token t, the shares p_t of answers with it after tuning and q_t before: a trick that is loved is a token that spreads.
 
 Steps: `love_loss` (1) with `user_weights` (2) trains r; `corrected` (3) and `reliability` make and check probabilities;
-`rluf` mixes rewards (4), for any policy gradient that pays beta; `rank_correlation` holds offline scores of policies
-against what users did; `spreading` (5) names what a policy says ever more, beside what it does to each reward.
+`rluf` mixes rewards (4), for any policy gradient that pays beta; `rank_correlation` (parts/ranks.py) holds offline
+scores of policies against what users did; `spreading` (5) names what a policy says ever more, beside what it does to
+each reward.
 
 Deviations: the paper's optimiser is not described well enough to repeat; (4) is a weighted sum for a policy gradient.
 (2), (3) and (5) are ours: the paper filters its data and looks at answers by eye.
@@ -44,6 +45,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from backchannel.card import Card
+from backchannel.parts.ranks import ranks
 
 CARD = Card(
     name="RLUF",
@@ -158,18 +160,12 @@ def reliability(probability: Tensor, loved: Tensor, groups: int = 10) -> Reliabi
         torch.stack([part.mean() for part in each[order].double().tensor_split(groups)])
         for each in (probability, loved)
     )
-    ranks, hearts = _ranks(probability), int(loved.sum())
+    hearts = int(loved.sum())
     pairs = hearts * (len(loved) - hearts)
-    above = float(ranks[loved].sum()) - hearts * (hearts + 1) / 2
+    above = float(ranks(probability)[loved.numpy()].sum()) - hearts * (hearts + 1) / 2
     return Reliability(
         predicted, observed, float((observed - predicted).abs().mean()), above / pairs if pairs else math.nan
     )
-
-
-def rank_correlation(x: Tensor, y: Tensor) -> float:
-    """Spearman's, of two scores of the same policies, ties at their mean rank."""
-    a, b = (_ranks(each) - (len(each) + 1) / 2 for each in (x, y))
-    return float((a @ b) / (a.square().sum() * b.square().sum()).sqrt())
 
 
 def spreading(before: Tensor, after: Tensor, vocabulary: int) -> Spread:
@@ -192,13 +188,6 @@ def spreading(before: Tensor, after: Tensor, vocabulary: int) -> Spread:
 def _scale(reward: Tensor) -> tuple[float, float]:
     deviation = float(reward.double().std()) if len(reward) > 1 else 0.0
     return float(reward.double().mean()), deviation or 1.0  # what does not vary is left as it is
-
-
-def _ranks(x: Tensor) -> Tensor:
-    """From 1, ties at their mean."""
-    _, place, many = x.unique(sorted=True, return_inverse=True, return_counts=True)
-    last = many.cumsum(0).double()
-    return (last - (many - 1) / 2)[place]
 
 
 def _shares(tokens: Tensor, vocabulary: int) -> Tensor:

@@ -32,12 +32,12 @@ import torch
 from torch import Tensor
 
 from backchannel.claim import Evidence, Table, at_least, at_most, mean_and_error
+from backchannel.parts.ranks import rank_correlation
 from backchannel.preference.bradley_terry import bradley_terry
 from backchannel.preference.objective_mismatch_in_rlhf import (
     Run,
     measured,
     objective_mismatch_in_rlhf,
-    rank_correlation,
 )
 from backchannel.preference.rloo import leave_one_out, rloo
 from backchannel.tasks.tiny_answers import AnswerLM, Answers, gold, random_prompts, reference

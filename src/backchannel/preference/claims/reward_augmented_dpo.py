@@ -27,6 +27,7 @@ from torch import Tensor
 
 from backchannel.claim import Evidence, Table, at_least, at_most, mean_and_error
 from backchannel.parts.objectives import Pairs
+from backchannel.parts.ranks import rank_correlation
 from backchannel.parts.torch_fit import fit
 from backchannel.preference.dpo import dpo
 from backchannel.preference.reward_augmented_dpo import relabelled
@@ -57,7 +58,10 @@ def claim(seed: int, full: bool) -> Evidence:
     tables = np.array([_tables(each) for each in worlds])
     gain, error = mean_and_error(tables[:, 2] - tables[:, 1])
     found, rows, sweeps = _transformer(seed, 4 if full else 1)
-    order, wider = _rank_correlation(sweeps["goals"]), _spread(sweeps["goals"]) / _spread(sweeps["start"])
+    order, wider = (
+        rank_correlation(sweeps["goals"], range(len(sweeps["goals"]))),
+        _spread(sweeps["goals"]) / _spread(sweeps["start"]),
+    )
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
@@ -191,11 +195,6 @@ def _reader(seed: int) -> tuple[AnswerLM, Tensor]:
 def _marked(answers: Answers, marks: Tensor) -> Answers:
     """The same answers to prompts with a mark for each."""
     return Answers(torch.cat([(PLAIN + marks)[:, None], answers.prompts[:, 1:]], 1), answers.tokens)
-
-
-def _rank_correlation(values: list[float]) -> float:
-    """Spearman's, with the order of the list."""
-    return float(np.corrcoef(np.argsort(np.argsort(values)), np.arange(len(values)))[0, 1])
 
 
 def _spread(values: list[float]) -> float:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from backchannel.claim import Evidence, Table, at_least, at_most
 from backchannel.parts.objectives import Scores
+from backchannel.parts.ranks import rank_correlation
 from backchannel.parts.torch_fit import fit
 from backchannel.preference.bradley_terry import bradley_terry
 from backchannel.preference.rloo import leave_one_out, rloo
@@ -36,7 +37,6 @@ from backchannel.preference.rluf import (
     Signals,
     corrected,
     love_loss,
-    rank_correlation,
     reliability,
     rluf,
     spreading,
@@ -110,9 +110,7 @@ def claim(seed: int, full: bool) -> Evidence:
 
     candidates = [ended("start", start), ended("start, cooler", start, 0.6)]
     candidates += [ended(name, tuned(reward, 10)) for name, reward in _STYLES.items()]
-    agree = rank_correlation(
-        torch.tensor([each.predicted for each in candidates]), torch.tensor([each.hearts for each in candidates])
-    )
+    agree = rank_correlation([each.predicted for each in candidates], [each.hearts for each in candidates])
     policies = {
         weight: ended(f"weight {weight}", tuned(mixed(weight, 0.7 * (1 - weight), 0.3 * (1 - weight)), 30))
         for weight in WEIGHTS

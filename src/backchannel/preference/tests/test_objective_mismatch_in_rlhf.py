@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from backchannel.card import Method
+from backchannel.parts.ranks import rank_correlation
 from backchannel.preference import objective_mismatch_in_rlhf as module
 from backchannel.preference.objective_mismatch_in_rlhf import (
     Measured,
@@ -16,7 +17,6 @@ from backchannel.preference.objective_mismatch_in_rlhf import (
     interval,
     measured,
     objective_mismatch_in_rlhf,
-    rank_correlation,
 )
 from backchannel.testing.battery import check_card
 
@@ -117,12 +117,8 @@ def test_step_the_guide_by_hand():
     assert found.reasons == [f"RM accuracy: its rank correlation with gold is at most {found.guide[0]:.2f}, below 0.00"]
 
 
-def test_known_correlations_and_errors():
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        x, y = rng.integers(0, 6, (2, 15))
-        assert rank_correlation(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
-    samples = rng.normal(size=(3, 50))
+def test_known_means_and_errors():
+    samples = np.random.default_rng(1).normal(size=(3, 50))
     mean, error = measured(samples)
     np.testing.assert_allclose(mean, samples.mean(1))
     np.testing.assert_allclose(error, stats.sem(samples, axis=1))

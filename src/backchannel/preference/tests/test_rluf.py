@@ -18,7 +18,6 @@ from backchannel.preference.rluf import (  # noqa: E402
     Signals,
     corrected,
     love_loss,
-    rank_correlation,
     reliability,
     rluf,
     spreading,
@@ -78,16 +77,6 @@ def test_known_reliability_and_area():
     pairs = [(a > b) + 0.5 * (a == b) for a in probability[loved] for b in probability[~loved]]
     assert found.area == pytest.approx(float(sum(pairs)) / 9)
     assert math.isnan(reliability(probability, torch.zeros(6, dtype=torch.bool), groups=2).area)
-
-
-def test_known_rank_correlation():
-    scipy_stats = pytest.importorskip("scipy.stats", reason="an independent implementation")
-    rng = np.random.default_rng(1)
-    x, y = rng.integers(0, 5, 30), rng.normal(size=30)
-    expected = scipy_stats.spearmanr(x, y).statistic
-    assert rank_correlation(torch.tensor(x), torch.tensor(y)) == pytest.approx(expected)
-    assert rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([10.0, 20, 400])) == pytest.approx(1)
-    assert rank_correlation(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])) == pytest.approx(-1)
 
 
 def test_known_spreading_token_and_its_z():
