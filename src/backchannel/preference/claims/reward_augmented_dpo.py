@@ -58,10 +58,8 @@ def claim(seed: int, full: bool) -> Evidence:
     tables = np.array([_tables(each) for each in worlds])
     gain, error = mean_and_error(tables[:, 2] - tables[:, 1])
     found, rows, sweeps = _transformer(seed, 4 if full else 1)
-    order, wider = (
-        rank_correlation(sweeps["goals"], range(len(sweeps["goals"]))),
-        _spread(sweeps["goals"]) / _spread(sweeps["start"]),
-    )
+    order = rank_correlation(sweeps["goals"], range(len(sweeps["goals"])))
+    wider = _spread(sweeps["goals"]) / _spread(sweeps["start"])
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
