@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from backchannel.align.rationales import asked_why
+from backchannel.align.template import RecordError
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answer_kinds import Target, converted
 from backchannel.lm.answers import Preference, Ranked, Rated, Record
@@ -58,12 +59,14 @@ def examples(
         )
     left: Counter[str] = Counter()
     told = _strengths(converted(records, _target(objective), left), objective, left)
-    found = [
-        Example(record, encoded.prompt, encoded.answers, _facts(record))
-        for record, encoded in encoder.each(told, skip_bad_rows)
-    ]
-    if reads is Pairs and reads_field(objective, "rationale"):
-        found = _explained(found, encoder)
+    explained = reads is Pairs and reads_field(objective, "rationale")
+
+    def example(record: Record, name: str) -> Example:
+        encoded = encoder(record, name)
+        why = _why(record, name, encoder) if explained else None
+        return Example(record, encoded.prompt, encoded.answers, _facts(record), why=why)
+
+    found = list(encoder.each(told, example, skip_bad_rows))
     if not found:
         raise ValueError(
             f"no record can be used as {_target(objective)}"
@@ -87,13 +90,12 @@ def examples(
     return found, [f"{count:,} {why} were left out" for why, count in left.items()] + encoder.report.sentences()
 
 
-def _explained(found: list[Example], encoder: Encoder) -> list[Example]:
-    """Examples with their rationales in tokens."""
-    silent = sum(not isinstance(each.record, Preference) or each.record.rationale is None for each in found)
-    if silent:
-        raise ValueError(f"{silent:,} of {len(found):,} records have no rationale, and this objective needs it of all")
-    asked = [encoder(asked_why(each.record)) for each in found if isinstance(each.record, Preference)]
-    return [each._replace(why=(why.prompt, why.answers[0])) for each, why in zip(found, asked, strict=True)]
+def _why(record: Record, name: str, encoder: Encoder) -> tuple[list[int], list[int]]:
+    """The question why, and its answer, in tokens."""
+    if not isinstance(record, Preference) or record.rationale is None:
+        raise RecordError(f"{name} has no rationale, which this objective learns from")
+    asked = encoder(asked_why(record), f"{name}, asked why")
+    return asked.prompt, asked.answers[0]
 
 
 def _target(objective: Objective[Any]) -> Target:

@@ -21,7 +21,7 @@ as "\\n\\nAssistant:"; never at the first character in which they differ.
     >>> Rows().record({"chosen": "The sky is blue", "rejected": "The sky"})
     Traceback (most recent call last):
         ...
-    ValueError: two plain texts without a prompt: name its column, or a marker at which to split them
+    ValueError: two plain texts without a prompt: name its column (--column) or a marker between them (--split)
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Rows:
         if half:
             raise ValueError(f"there is {self.named[half]!r} alone: a pair needs chosen and rejected")
         raise ValueError(
-            "found neither chosen and rejected, nor a completion, nor responses; a column map says which is which"
+            "found neither chosen and rejected, nor a completion, nor responses; a column map (--column) tells"
         )
 
     def _more(self, row: Mapping[str, Any], used: set[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Rows:
         elif prompt is None:
             if self.split is None or not isinstance(chosen, str) or not isinstance(rejected, str):
                 raise ValueError(
-                    "two plain texts without a prompt: name its column, or a marker at which to split them"
+                    "two plain texts without a prompt: name its column (--column) or a marker between them (--split)"
                 )
             prompt, chosen = _cut(chosen, self.split)
             other, rejected = _cut(rejected, self.split)

@@ -30,14 +30,16 @@ Everything that was cut, merged, changed or left out is counted in `encoder.repo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from backchannel.align.template import RecordError, Template
 from backchannel.ledger.problems import Problems, counted, shortened
 from backchannel.lm.answers import Record, Text, answers_of, content, turn
 from backchannel.lm.protocol import user
+
+T = TypeVar("T")
 
 
 class Encoded(NamedTuple):
@@ -165,19 +167,19 @@ class Encoder:
         self.report.records += 1
         return encoded
 
-    def each(self, records: Iterable[Record], skip_bad_rows: int = 0) -> Iterator[tuple[Record, Encoded]]:
-        """All records with their tokens; up to `skip_bad_rows` that are refused are left out.
+    def each(self, records: Iterable[Record], read: Callable[[Record, str], T], skip_bad_rows: int = 0) -> Iterator[T]:
+        """What `read` makes of each record and its name; up to `skip_bad_rows` that are refused are left out.
 
         One is named by its place among records, by its id or the beginning of its prompt: a row may be several of them.
         """
         problems = Problems(skip_bad_rows)
         for number, record in enumerate(records, 1):
             try:
-                encoded = self(record, f"record {number} ({known_by(record)})")
+                found = read(record, f"record {number} ({known_by(record)})")
             except RecordError as error:
                 problems.add(str(error))
             else:
-                yield record, encoded
+                yield found
         self.report.notes += problems.notes()
 
     def prompt(self, prompt: Text, continues: bool = False) -> list[int]:

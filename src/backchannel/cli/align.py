@@ -11,7 +11,7 @@ import typer
 
 from backchannel.cli import app
 from backchannel.cli.methods import AsJson
-from backchannel.cli.options import Seed, SkipBadRows
+from backchannel.cli.options import AnswerColumns, Seed, SkipBadRows, SplitAt, reading_answers
 from backchannel.cli.show import print_json, print_table
 
 PROTOCOLS = ("objective", "recipe")
@@ -80,6 +80,8 @@ def align(
     price: Annotated[
         float | None, typer.Option(help="Of leaving the reference, per nat, for them [0].", rich_help_panel=DRAWING)
     ] = None,
+    column: AnswerColumns = None,
+    split: SplitAt = None,
     skip_bad_rows: SkipBadRows = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -114,7 +116,7 @@ def align(
     if useless := [name for name, value in others.items() if value is not None]:
         raise ValueError(f"{method} has no use for {' and '.join(useless)}")
     check(out)
-    records = read(data, skip_bad_rows=skip_bad_rows, prompts=recipe)
+    records = read(data, skip_bad_rows=skip_bad_rows, prompts=recipe, **reading_answers(column, split))
     if data != "-":
         next(iter(records))  # what cannot be read is said before a model is loaded
     asked, name = _judge(judge, reward_model, judge_url, judge_model)

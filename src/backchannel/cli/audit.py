@@ -10,7 +10,7 @@ import typer
 
 from backchannel.cli import app
 from backchannel.cli.methods import AsJson
-from backchannel.cli.options import Seed
+from backchannel.cli.options import AnswerColumns, Seed, SplitAt, reading_answers
 from backchannel.cli.show import print_json, print_table
 
 COLUMNS = "Columns that say more"
@@ -32,6 +32,8 @@ def audit(
     shown_first: Annotated[
         str | None, typer.Option(help="Which was shown first: chosen or rejected.", rich_help_panel=COLUMNS)
     ] = None,
+    column: AnswerColumns = None,
+    split: SplitAt = None,
     draws: Annotated[int, typer.Option(min=19, help="Of each test; its least p is 1 / (draws + 1).")] = 999,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -52,10 +54,12 @@ def audit(
         check(out)
     with bar(quiet=as_json) as progress:
         progress("reading", 0.0)
-        own = gather(read(data), data, group, context, shown_first)
-        other = None if against is None else gather(read(against), against, None, None, None)
+        how = reading_answers(column, split)
+        own = gather(read(data, **how), data, group, context, shown_first)
+        other = None if against is None else gather(read(against, **how), against, None, None, None)
         if not own.vote:
-            raise ValueError(f"{data} holds no preference: there is nothing to audit but {_kinds(own.kinds)}")
+            first = "".join(f"; {sentence}" for sentence in [*own.bad.firsts.values()][:1])
+            raise ValueError(f"{data} holds no preference: there is nothing to audit but {_kinds(own.kinds)}{first}")
         found = examine(own, other, draws, seed, progress)
     found.version, found.seconds = backchannel.__version__, time.perf_counter() - start
     found.command = shlex.join(["backchannel", *sys.argv[1:]])

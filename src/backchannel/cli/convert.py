@@ -8,7 +8,16 @@ import typer
 
 from backchannel.cli import app
 from backchannel.cli.methods import AsJson
-from backchannel.cli.options import Items, SkipBadRows, maps_columns, one_of, refuse
+from backchannel.cli.options import (
+    AnswerColumns,
+    Items,
+    SkipBadRows,
+    SplitAt,
+    maps_columns,
+    one_of,
+    reading_answers,
+    refuse,
+)
 from backchannel.cli.show import print_json
 
 ANSWERS = "Answers of a model, and what was said of them"
@@ -39,21 +48,8 @@ def convert(
             rich_help_panel=ANSWERS,
         ),
     ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MEANING=NAME",
-            help="What a column means, as in prompt=question; more than once.",
-            rich_help_panel=ANSWERS,
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Where plain texts without a prompt are split: behind the last of these words; \\n is a line end.",
-            rich_help_panel=ANSWERS,
-        ),
-    ] = None,
+    column: AnswerColumns = None,
+    split: SplitAt = None,
     skip_bad_rows: SkipBadRows = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -125,19 +121,12 @@ def _answers(
     one_of("--answers", answers, KINDS)
     one_of("--from", from_format, FORMATS)
     one_of("--to", to_format, TARGETS)
-    columns = {}
-    for each in column or ():
-        meaning, mark, name = each.partition("=")
-        if not (meaning and mark and name):
-            raise ValueError(f"--column must be MEANING=NAME, such as prompt=question, not {each!r}")
-        columns[meaning] = name
     return convert_answers(
         source,
         target,
         answers,
         to_format,
         source_format=from_format,
-        columns=columns,
-        split=None if split is None else split.replace("\\n", "\n"),
         skip_bad_rows=skip_bad_rows,
+        **reading_answers(column, split),
     )

@@ -28,6 +28,23 @@ _COLUMNS: dict[str, Any] = {
 }
 Items = Annotated[str | None, typer.Option(help="A table with features of each option.")]
 SkipBadRows = Annotated[int, typer.Option(min=0, help="Go on past so many bad rows.")]
+AnswerColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="MEANING=NAME",
+        help="Of a model's answers: what a column means, as in prompt=question; more than once.",
+        rich_help_panel=MEANINGS,
+    ),
+]
+SplitAt = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Where plain answers without a prompt are split: behind the last of these words; \\n is a line end.",
+        rich_help_panel=MEANINGS,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all randomness.")]
 
 
@@ -58,6 +75,17 @@ def _column_map(context: list[str] | None, category: list[str] | None, **names: 
     if "action" not in given:
         raise ValueError("a column map needs --action: the column that says what was chosen")
     return Columns(**given, context=tuple(context or ()), categories=tuple(category or ()))  # type: ignore[arg-type]
+
+
+def reading_answers(column: list[str] | None, split: str | None) -> dict[str, Any]:
+    """What `--column` and `--split` say, as `align.read` takes it."""
+    columns = {}
+    for each in column or ():
+        meaning, mark, name = each.partition("=")
+        if not (meaning and mark and name):
+            raise ValueError(f"--column must be MEANING=NAME, such as prompt=question, not {each!r}")
+        columns[meaning] = name
+    return {"columns": columns, "split": None if split is None else split.replace("\\n", "\n")}
 
 
 def refuse(given: dict[str, Any], why: str) -> None:

@@ -90,11 +90,12 @@ class Recipe:
         return [(rows, [some[k % len(some)] for k in range(self.answers)]) for rows, some in shares]
 
 
-def scored(scores: Tensor) -> Tensor:
-    """The scores; ValueError unless they are finite numbers in [n, k] with k at least 1."""
-    if scores.dim() != 2 or not scores.shape[1]:
+def scored(scores: Tensor, least: int = 1) -> Tensor:
+    """The scores; ValueError unless they are finite numbers in [n, k] with k at least `least`."""
+    if scores.dim() != 2 or scores.shape[1] < least:
         raise ValueError(
-            f"scores must have a row for each prompt and a column for each answer, not {tuple(scores.shape)}"
+            f"scores must have a row for each prompt and a column for each answer, of at least {least}, "
+            f"not {tuple(scores.shape)}"
         )
     if not bool(torch.isfinite(scores).all()):
         row, column = (int(each) for each in (~torch.isfinite(scores)).nonzero()[0])

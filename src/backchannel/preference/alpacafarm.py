@@ -208,6 +208,10 @@ def win_rate(pool: Pool, answers: Any, reference: Any, rng: torch.Generator, err
 
 def agreement(p: Tensor, q: Tensor) -> float:
     """(4), of the probabilities by which two pools prefer the first answer of the same pairs, [n] each."""
+    if p.dim() != 1 or p.shape != q.shape or not len(p):
+        raise ValueError(f"p and q must be of the same pairs, at least one, not {list(p.shape)} and {list(q.shape)}")
+    if not all(bool(((each >= 0) & (each <= 1)).all()) for each in (p, q)):
+        raise ValueError("p and q must be probabilities, and some lie outside of [0, 1]")
     return float((p * q + (1 - p) * (1 - q)).mean())
 
 

@@ -117,11 +117,13 @@ def sample_win_rates(wins: Tensor) -> Tensor:
     Args:
         wins: of k answers to each of n prompts, how likely each beats each other: [n, k, k]; the diagonal is ignored.
     """
+    if wins.dim() != 3 or wins.shape[1] != wins.shape[2] or wins.shape[2] < 2:
+        raise ValueError(f"wins must be [n, k, k], of at least 2 answers to a prompt, not {tuple(wins.shape)}")
     k = wins.shape[-1]
-    if k < 2:
-        raise ValueError(f"there must be at least 2 answers to a prompt to compare, not {k}")
-    others = 1 - torch.eye(k, dtype=wins.dtype)
-    return (wins * others).sum(-1) / (k - 1)
+    others = wins.masked_fill(torch.eye(k, dtype=torch.bool, device=wins.device), 0.0)
+    if not bool(((others >= 0) & (others <= 1)).all()):
+        raise ValueError("wins must be probabilities, and some lie outside of [0, 1]")
+    return others.sum(-1) / (k - 1)
 
 
 def large_margin_pairs(rates: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:

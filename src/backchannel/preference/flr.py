@@ -151,6 +151,8 @@ def follow_up(
                 raise ValueError(f"tokens of {name} must be {logs.shape[-1]} positive numbers")
             logs = logs / tokens  # (1)
         sides.append(logs.mean(-1) if how == "mean" else logs.sum(-1))
+    if sides[0].shape != sides[1].shape:
+        raise ValueError(f"both must be of the same answers, not of {list(sides[0].shape)} and {list(sides[1].shape)}")
     return sides[0] - sides[1]  # (2)
 
 

@@ -78,7 +78,7 @@ def xpo(alpha: float, beta: float = 0.1) -> Recipe:
         raise ValueError(f"alpha must be at least 0, not {alpha}")
 
     def select(scores: Tensor, rng: Generator) -> Compared:
-        row = (scored(scores)[:, 0] != scores[:, 1]).nonzero()[:, 0]
+        row = (scored(scores, 2)[:, 0] != scores[:, 1]).nonzero()[:, 0]
         won = (scores[row, 0] > scores[row, 1]).to(scores.dtype)
         return Compared(row, torch.zeros_like(row), torch.ones_like(row), strength=won)
 

@@ -54,9 +54,24 @@ def test_the_batch_holds_each_rationale_behind_its_own_question():
 
 def test_records_without_a_rationale_are_refused_where_it_is_learned_and_else_taken():
     mixed, encoder = [*_pairs(3), *word_pairs(5)[3:]], Encoder(word_tokenizer(), 64)
-    with pytest.raises(ValueError, match="2 of 5 records have no rationale"):
+    with pytest.raises(ValueError, match=r"record 4 \(.*\) has no rationale, which"):
         examples(mixed, encoder, rationale_dpo(0.1))
+    kept, notes = examples(mixed, Encoder(word_tokenizer(), 64), rationale_dpo(0.1), skip_bad_rows=2)
+    assert len(kept) == 3
+    assert any(note.startswith("2 bad rows were skipped; the first: record 4") for note in notes)
     assert all(each.why is None for each in examples(mixed, encoder, dpo(0.1))[0])
+
+
+def test_a_question_why_that_is_too_long_takes_its_record_out():
+    pairs, limit = _pairs(5), 64
+    pairs[2] = msgspec.structs.replace(pairs[2], rejected=" w1" * 50)
+    with pytest.raises(
+        ValueError, match=r"record 3 \(.*\), asked why: the prompt has .* no room for an answer within 64"
+    ):
+        examples(pairs, Encoder(word_tokenizer(), limit), rationale_dpo(0.1))
+    kept, _ = examples(pairs, Encoder(word_tokenizer(), limit), rationale_dpo(0.1), skip_bad_rows=1)
+    assert [each.record.id for each in kept] == [pairs[i].id for i in (0, 1, 3, 4)]
+    assert len(examples(pairs, Encoder(word_tokenizer(), limit), dpo(0.1))[0]) == 5
 
 
 def test_a_model_learns_to_say_why(tmp_path):

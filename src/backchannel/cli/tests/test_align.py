@@ -113,6 +113,20 @@ def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
     assert str(found.exception).endswith("holds a model of an earlier run: choose another folder")
 
 
+def test_columns_have_other_names_and_texts_a_marker(place, tmp_path):
+    pairs = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
+    renamed = [
+        {"good": each["prompt"] + " :" + each["chosen"], "bad": each["prompt"] + " :" + each["rejected"]}
+        for each in pairs
+    ]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(each) + "\n" for each in renamed))
+    how = ["--model", place / "small", "--out", tmp_path / "out", *QUICK, "--steps", 1, "--answers", 0]
+    names = ["--column", "chosen=good", "--column", "rejected=bad", "--split", " :"]
+    found = _run(*how, "--data", tmp_path / "other.jsonl", *names)
+    assert found.exit_code == 0, found.output
+    assert "dpo on 64 examples, 1 steps" in found.output
+
+
 def test_bad_data_is_said_with_its_row_before_a_model_is_loaded(place, tmp_path):
     rows = [{"prompt": "w1", "chosen": " w2", "rejected": " w3"}, {"prompt": "w1", "chosen": " w2", "rejected": " w2"}]
     (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -120,6 +120,16 @@ def test_data_without_a_fault_say_so(tmp_path):
     assert "Nothing stands out" in page(found)
 
 
+def test_columns_have_other_names(tmp_path, rows):
+    renamed = [{"ask" if name == "prompt" else name: value for name, value in row.items()} for row in rows]
+    code, _, said = call(write(tmp_path / "other.jsonl", renamed))
+    assert (code, "--column" in said) == (2, True)
+    same = [call(write(tmp_path / "a.jsonl", rows)), call(tmp_path / "other.jsonl", "--column", "prompt=ask")]
+    own, other = (said.replace("other.jsonl", "a.jsonl").split()[:-2] for _, said, _ in same)  # but for its seconds
+    assert own == other
+    assert same[0][0] == same[1][0] == 0
+
+
 def test_rankings_alone_are_audited(tmp_path):
     rows = [{"prompt": f"{k}", "responses": ["a", "bb", "ccc"], "ratings": [1, 2, 3]} for k in range(9)]
     code, out, _ = call(write(tmp_path / "r.jsonl", rows), "--out", tmp_path / "o")

@@ -21,7 +21,9 @@ def test_best_against_worst_and_ties_are_left_out():
 def test_what_are_no_scores():
     with pytest.raises(ValueError, match="the score of answer 1 to prompt 0 is not finite"):
         scored(torch.tensor([[0.0, float("nan")]]))
-    with pytest.raises(ValueError, match=r"a row for each prompt and a column for each answer, not \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"a row for each prompt and a column for each answer, of at least 1, not \(3,\)"
+    ):
         scored(torch.zeros(3))
 
 

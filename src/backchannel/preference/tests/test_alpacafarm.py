@@ -166,6 +166,8 @@ def test_contrast_a_varied_pool_agrees_with_itself_as_people_do_and_one_annotato
         (lambda: win_rate(alpacafarm(given(TABLE)), ONE, OTHER, torch.Generator()), "at least 20 rows, not 5"),
         (lambda: rank_agreement({"a": 1.0, "b": 2.0}, {"a": 1.0, "c": 2.0}), "the same methods"),
         (lambda: rank_agreement({"a": 1.0}, {"a": 1.0}), "at least 2"),
+        (lambda: agreement(torch.zeros(3), torch.zeros(2)), r"not \[3\] and \[2\]"),
+        (lambda: agreement(torch.tensor([math.nan]), torch.zeros(1)), "outside of"),
         (lambda: quantiles(torch.zeros(3), 4), r"bins must lie in 2..3, the number of scores, not 4"),
         (lambda: quantiles(torch.zeros(3), 1), "not 1"),
         (lambda: quantiles(torch.tensor([math.nan, 1.0, 2.0]), 2), "scores must be finite numbers"),

@@ -189,5 +189,11 @@ def test_wrong_arguments():
         large_margin_pairs(torch.zeros(1, 2), 0.0)
     with pytest.raises(ValueError, match="2 answers"):
         sample_win_rates(torch.zeros(3, 1, 1))
+    with pytest.raises(ValueError, match=r"\[n, k, k\].*not \(2, 2\)"):
+        sample_win_rates(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="outside"):
+        sample_win_rates(torch.tensor([[[0.5, 1.2], [-0.2, 0.5]]]))
+    unknown = torch.tensor([[[torch.nan, 0.8], [0.2, torch.nan]]])  # an answer against itself
+    torch.testing.assert_close(sample_win_rates(unknown), torch.tensor([[0.8, 0.2]]))
     with pytest.raises(ValueError, match="gap"):
         classification(0.3)(random_pairs(2, seed=0))

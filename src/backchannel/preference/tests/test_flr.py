@@ -195,6 +195,7 @@ def test_one_round_of_the_recipe_is_dpo_on_its_pairs():
         (lambda: follow_up(torch.zeros(1), torch.zeros(1), torch.ones(1)), "of neither"),
         (lambda: follow_up(torch.zeros(2), torch.zeros(1), torch.ones(1), torch.ones(1)), "tokens of positive"),
         (lambda: follow_up(torch.zeros(1), torch.zeros(1), torch.ones(1), torch.zeros(1)), "tokens of negative"),
+        (lambda: follow_up(torch.zeros(2, 1), torch.zeros(3, 1)), r"same answers, not of \[2\] and \[3\]"),
         (lambda: follow_up(torch.zeros(1), torch.zeros(1), how="max"), "how must be mean or sum, not 'max'"),
         (lambda: reader([user("a"), assistant("b")], "c"), "must end with what the user said"),
         (lambda: follow_up_judge(_Table(), FollowUps((), ("no",))), "at least one positive"),

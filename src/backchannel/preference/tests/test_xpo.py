@@ -168,6 +168,11 @@ def test_wrong_arguments(given, said):
         xpo(**given)
 
 
+def test_scores_are_of_two_answers():
+    with pytest.raises(ValueError, match=r"of at least 2, not \(3, 1\)"):
+        xpo(ALPHA).select(torch.zeros(3, 1), torch.Generator())
+
+
 def test_pairs_must_say_who_won():
     with pytest.raises(ValueError, match="needs the strength of each example"):
         xpo(ALPHA).objective(PAIRS._replace(strength=None))
