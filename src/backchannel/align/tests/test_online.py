@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="recipes are torch's")
 pytest.importorskip("peft", reason="adapters are those of peft")
 
-from backchannel.align import online  # noqa: E402
+from backchannel.align import rounds  # noqa: E402
 from backchannel.align.examples import Example  # noqa: E402
 from backchannel.align.judges import Scored, Verdict  # noqa: E402
 from backchannel.align.online import improve  # noqa: E402
@@ -67,17 +67,17 @@ def test_a_model_improves_by_its_own_answers(tmp_path):
 
 def test_rounds_begin_and_anchor_where_the_recipe_says(tmp_path, monkeypatch):
     seen = []
-    real = online._measured
+    real = rounds._measured
 
     def measured(answers, some, recipe):
-        seen.append([each.clone() for each in online._adapter(answers.model).values()])
+        seen.append([each.clone() for each in rounds._adapter(answers.model).values()])
         found = real(answers, some, recipe)
         with torch.no_grad():
             now = answers([found[0].prompt], [found[0].answers]).sums()
         seen.append((now.tolist(), found[0].before))
         return found
 
-    monkeypatch.setattr(online, "_measured", measured)
+    monkeypatch.setattr(rounds, "_measured", measured)
     _improve(tmp_path / "a", Recipe(4, _select, dpo(0.1), anchor="last"), rounds=2, **FEW)
     for now, before in seen[1::2]:
         assert before == pytest.approx(now, abs=1e-5)
@@ -86,8 +86,8 @@ def test_rounds_begin_and_anchor_where_the_recipe_says(tmp_path, monkeypatch):
     now, before = seen[3]
     assert before != pytest.approx(now, abs=1e-2)  # the start's, after a round of learning
     started = []
-    loop = online.Loop
-    monkeypatch.setattr(online, "Loop", lambda model, *more: (started.append(_copy(model)), loop(model, *more))[1])
+    loop = rounds.Loop
+    monkeypatch.setattr(rounds, "Loop", lambda model, *more: (started.append(_copy(model)), loop(model, *more))[1])
     _improve(tmp_path / "c", Recipe(4, _select, dpo(0.1), begin="start"), rounds=2, **FEW)
     assert all(torch.equal(a, b) for a, b in zip(*started, strict=True))
     started.clear()
@@ -98,7 +98,7 @@ def test_rounds_begin_and_anchor_where_the_recipe_says(tmp_path, monkeypatch):
 def test_an_anchor_may_lie_between_start_and_last():
     answers, example = adapted(), Example(Rated("p", "(drawn)"), [3, 4], [[5, 1], [6, 7, 1]], {})
     start, last, mixed = (
-        online._measured(answers, [example], replace(RECIPE, anchor=anchor))[0].before
+        rounds._measured(answers, [example], replace(RECIPE, anchor=anchor))[0].before
         for anchor in ("start", "last", 0.25)
     )
     assert start != pytest.approx(last, abs=1e-2)
@@ -106,7 +106,7 @@ def test_an_anchor_may_lie_between_start_and_last():
 
 
 def _copy(model):
-    return [each.clone() for each in online._adapter(model).values()]
+    return [each.clone() for each in rounds._adapter(model).values()]
 
 
 class _Named:
@@ -124,7 +124,7 @@ class _Named:
 
 def test_answers_come_from_the_mixtures_of_the_recipe():
     recipe = Recipe(3, _select, dpo(0.1), mixtures=((1.0, 0.0), (0.0, 1.0)), second=((1.5, -0.5), (0.5, 0.5)))
-    found = online._drawn(recipe, _Named(1.0, 0.0), [[0], [1], [2]], 0)
+    found = rounds._drawn(recipe, _Named(1.0, 0.0), [[0], [1], [2]], 0)
     for i in (0, 2):
         assert found[i] == [(i, (1.0, 0.0), 0), (i, (0.0, 1.0), 0), (i, (1.0, 0.0), 1)]
     assert found[1] == [(1, (1.5, -0.5), 0), (1, (0.5, 0.5), 0), (1, (1.5, -0.5), 1)]
@@ -146,23 +146,23 @@ def test_scores_are_shares_of_wins_where_the_judge_has_none():
     def judge(prompts, first, second):
         return Verdict([None if "?" in a + b else float(len(a) > len(b)) for a, b in zip(first, second, strict=True)])
 
-    left = online.Counter()
-    kept, scores = online._scores(judge, ["p", "q"], [["aaa", "b", "cc"], ["?", "b", "cc"]], left)
+    left = rounds.Counter()
+    kept, scores = rounds._scores(judge, ["p", "q"], [["aaa", "b", "cc"], ["?", "b", "cc"]], left)
     assert kept == [0]
     assert scores.tolist() == [[1.0, 0.0, 0.5]]
     assert left == {"prompts of which the judge said nothing": 1}
 
 
 def test_what_was_drawn_is_learned_from_as_it_was():
-    left = online.Counter()
+    left = rounds.Counter()
     prompts, drawn = [("p", [5]), ("q", [6])], [[[7, 8], [7, 1]], [[9, 1], [9, 1]]]
     both = Compared(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1]), gap=torch.tensor([2.0, 1.0]))
-    (example,) = online._examples(both, prompts, drawn, left)
+    (example,) = rounds._examples(both, prompts, drawn, left)
     assert example.answers == [[7, 1], [7, 8]]  # the second has no end, and gets none
     assert example.facts == {"gap": 2.0}
     assert left == {"pairs of answers that are the same": 1}
     kept = Kept(torch.tensor([1, 0]), torch.tensor([0, 0]), good=torch.tensor([True, False]))
-    one, other = online._examples(kept, prompts, drawn, left)
+    one, other = rounds._examples(kept, prompts, drawn, left)
     assert (one.prompt, one.answers, one.facts) == ([6], [[9, 1]], {"good": True})
     assert other.answers == [[7, 8]]
 

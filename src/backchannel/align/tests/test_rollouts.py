@@ -9,7 +9,7 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from backchannel.align import online  # noqa: E402
+from backchannel.align import rounds  # noqa: E402
 from backchannel.align.examples import batch  # noqa: E402
 from backchannel.align.judges import Scored  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
@@ -131,9 +131,9 @@ def test_a_critic_needs_hidden_states(monkeypatch):
 def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeypatch):
     # A judge that counts from 100 teaches what one that counts from 0 does.
     critics = []
-    monkeypatch.setattr(online, "Critic", lambda model: critics.append(Critic(model)) or critics[0])
+    monkeypatch.setattr(rounds, "Critic", lambda model: critics.append(Critic(model)) or critics[0])
     units = []
-    monkeypatch.setattr(online, "rolled", lambda *given: units.append((given[-1], given[-2])) or rolled(*given))
+    monkeypatch.setattr(rounds, "rolled", lambda *given: units.append((given[-1], given[-2])) or rolled(*given))
     found = improve(
         small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(80), PolicyGradient(ppo(0.2, 0.5), 4),
         Scored(lambda prompt, answer: good_words(prompt, answer) + 100, "good_words"), tmp_path,
