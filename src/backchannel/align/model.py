@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from backchannel.align import packing
 from backchannel.align.packing import Prompts, UnpackableError
 from backchannel.parts.head_logs import head_logs
+from backchannel.parts.sharded import is_sharded
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # relative, of the check; else NARROW
 NARROW = 5e-2  # of 16 bits
@@ -103,7 +103,7 @@ class Answers(nn.Module):
         packing.checked(prompts, answers)
         if not prompts:
             return Logs(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-        sharded = isinstance(self.model, FSDPModule)
+        sharded = is_sharded(self.model)
         if sharded:
             found: Logs = redirected(self.model, self.model, self._found, prompts, answers)
             return found

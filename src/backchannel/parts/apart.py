@@ -27,12 +27,12 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import backchannel
 from backchannel.parts.comm import NO_GRADIENT, Comm, TorchComm
 from backchannel.parts.outer import Outer, check_method
+from backchannel.parts.sharded import is_sharded
 from backchannel.parts.watch import Monitor, Watch
 
 _wrapped: WeakSet[nn.Module] = WeakSet()
@@ -179,8 +179,9 @@ def check_model(model: nn.Module) -> None:
 
 def reshard(model: nn.Module) -> None:
     """Have a model of `fully_shard` hold its shards alone: after an evaluation its root still holds all of itself."""
-    for each in model.modules():
-        if isinstance(each, FSDPModule):
+    some: Any = model.modules()
+    for each in some:
+        if is_sharded(each):
             each.reshard()
 
 

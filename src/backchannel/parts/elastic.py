@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 import backchannel
 from backchannel.parts.apart import check_model, flat, put, terms
 from backchannel.parts.comm import Stacked, TorchComm
 from backchannel.parts.group import Group
 from backchannel.parts.outer import Outer, check_method
+from backchannel.parts.sharded import is_sharded
 from backchannel.parts.torchft_manager import managed
 
 
@@ -57,7 +57,7 @@ def wrap_elastic(
     """
     check_method(method)
     check_model(model)
-    if any(isinstance(each, FSDPModule) for each in model.modules()):
+    if any(is_sharded(each) for each in model.modules()):
         raise ValueError(
             "elastic training takes no sharded model, whose shards would be taken for one another: use wrap"
         )

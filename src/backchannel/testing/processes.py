@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-LEAVE = "\nimport os, sys, time\nsys.stdout.flush()\nsys.stderr.flush()\ntime.sleep(2)\nos._exit(0)\n"
-"""How a process ends whose program ran through. It stays a moment, since others may be asking the store that it keeps.
-And it does not tear the interpreter down: while a thread of torch's is in an exchange or asks a store, that may abort
-("terminate called without an active exception") with all done."""
+from backchannel.testing.fork_server import Forked
+
+LEAVE = """
+import os, sys, time
+sys.stdout.flush()
+sys.stderr.flush()
+open(os.environ["BACKCHANNEL_DONE"], "w").close()
+time.sleep(600)
+"""
+"""How a process ends whose program ran through: it says so, and stays until all have, since others may be asking the
+store that it keeps. It does not tear the interpreter down: while a thread of torch's is in an exchange or asks a store,
+that may abort ("terminate called without an active exception") with all done."""
 
 
 def run_processes(
@@ -21,7 +27,7 @@ def run_processes(
     """Run Python's `code` in `count` processes and wait until all have ended well; returns what each wrote.
 
     Args:
-        code: of a program, which leaves without tearing down the interpreter once it has run through (`LEAVE`).
+        code: of a program, which is killed once all have run through (`LEAVE`).
         arguments: what process `rank` finds in `sys.argv[1:]`.
         count: how many.
         folder: where `RANK.txt` takes what each writes, on both of its streams.
@@ -31,14 +37,14 @@ def run_processes(
         RuntimeError: if one fails: with its rank and what it wrote.
         TimeoutError: if some do not end: with their ranks and what they wrote.
     """
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    processes = []
+    processes: list[Forked] = []
+    done = [folder / f"{rank}.done" for rank in range(count)]
     try:
         for rank in range(count):
-            with open(folder / f"{rank}.txt", "wb") as wrote:
-                command = [sys.executable, "-c", code + LEAVE, *arguments(rank)]
-                processes.append(subprocess.Popen(command, env=environment, stdout=wrote, stderr=wrote))
-        _await(processes, folder, timeout)
+            done[rank].unlink(missing_ok=True)
+            own = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "BACKCHANNEL_DONE": str(done[rank])}
+            processes.append(Forked(code + LEAVE, arguments(rank), os.environ | own, folder / f"{rank}.txt"))
+        _await(processes, done, folder, timeout)
     finally:
         for process in processes:
             process.kill()
@@ -46,19 +52,18 @@ def run_processes(
     return [(folder / f"{rank}.txt").read_text() for rank in range(count)]
 
 
-def _await(processes: list[subprocess.Popen[bytes]], folder: Path, timeout: float) -> None:
+def _await(processes: list[Forked], done: list[Path], folder: Path, timeout: float) -> None:
     end = time.monotonic() + timeout
-    while any(process.poll() is None for process in processes):
-        failed = [rank for rank, process in enumerate(processes) if process.poll() not in (None, 0)]
-        missing = [rank for rank, process in enumerate(processes) if process.poll() is None]
-        if failed or time.monotonic() > end:
-            break
-        time.sleep(0.05)
-    else:
-        failed, missing = [rank for rank, process in enumerate(processes) if process.returncode], []
-    if failed:
-        wrote = (folder / f"{failed[0]}.txt").read_text()[-2000:]
-        raise RuntimeError(f"rank {failed[0]} of {len(processes)} failed: {wrote}")
-    if missing:
-        wrote = "".join((folder / f"{rank}.txt").read_text()[-1000:] for rank in missing)
-        raise TimeoutError(f"rank {', '.join(map(str, missing))} did not answer within {timeout} seconds. {wrote}")
+    while True:
+        missing = [rank for rank, each in enumerate(processes) if not done[rank].exists() and each.poll() is None]
+        failed = [rank for rank, each in enumerate(processes) if each.poll() not in (None, 0)]
+        if failed:
+            wrote = (folder / f"{failed[0]}.txt").read_text()[-2000:]
+            raise RuntimeError(f"rank {failed[0]} of {len(processes)} failed: {wrote}")
+        if not missing:
+            return
+        if time.monotonic() > end:
+            wrote = "".join((folder / f"{rank}.txt").read_text()[-1000:] for rank in missing)
+            names = ", ".join(map(str, missing))
+            raise TimeoutError(f"rank {names} did not answer within {timeout} seconds. {wrote}")
+        time.sleep(0.02)

@@ -11,7 +11,7 @@ from backchannel.cli.train_apart import _rate, _seconds, train_apart
 from backchannel.compare import apart
 from backchannel.testing import links
 
-TINY = {"methods": "none,diloco", "workers": 2, "seconds": 1.0, "every": 5, "width": 16, "layers": 1, "seed": 0}
+TINY = {"methods": "diloco", "workers": 2, "seconds": 1.0, "every": 5, "width": 16, "layers": 1, "seed": 0}
 
 
 def test_it_prints_a_table_and_writes_a_picture(tmp_path, capsys, monkeypatch):

@@ -237,33 +237,43 @@ from backchannel.distributed.sparse_loco import sparse_loco
 from backchannel.parts.apart import flat
 from backchannel.parts.compressors import top_k
 from backchannel.parts.tests.test_apart import adam, model, steps
-address, rank, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-net = model()
-if what == "other" and rank == 1:
-    net[0].weight.data += 1
-if what == "version" and rank == 1:
-    backchannel.__version__ = "0.0.1"
-optimizer = adam(net.parameters())
-try:
-    comm = TorchComm(group=connect(address, rank, 2, limit=100.0))
-    apart = wrap(net, optimizer, sparse_loco(steps=3 + (what == "rounds") * rank, compressor=top_k(5)), comm)
-    steps(net, optimizer, 1, 7, rank)
-    if what == "die" and rank == 1:
-        sys.exit()
-    if what == "saved":
-        apart.load_state_dict(apart.state_dict() | {"t": 7 + rank})
-    if what == "nan" and rank == 1:
-        net[0].weight.data[0, 0] = torch.nan
-    steps(net, optimizer, 8, 9, rank)
-    print(comm.up, *apart.state.x.tolist())
-except (RuntimeError, ValueError) as error:
-    print(type(error).__name__, error, comm.up)
+
+
+def run(address, rank, what):
+    net = model()
+    if what == "other" and rank == 1:
+        net[0].weight.data += 1
+    backchannel.__version__ = "0.0.1" if what == "version" and rank == 1 else version
+    optimizer = adam(net.parameters())
+    group = connect(address, rank, 2, limit=100.0)
+    try:
+        comm = TorchComm(group=group)
+        apart = wrap(net, optimizer, sparse_loco(steps=3 + (what == "rounds") * rank, compressor=top_k(5)), comm)
+        steps(net, optimizer, 1, 7, rank)
+        if what == "die" and rank == 1:
+            sys.exit()
+        if what == "saved":
+            apart.load_state_dict(apart.state_dict() | {"t": 7 + rank})
+        if what == "nan" and rank == 1:
+            net[0].weight.data[0, 0] = torch.nan
+        steps(net, optimizer, 8, 9, rank)
+        return " ".join(map(str, [comm.up, *apart.state.x.tolist()]))
+    except (RuntimeError, ValueError) as error:
+        return f"{type(error).__name__} {error} {comm.up}"
+
+
+version, rank = backchannel.__version__, int(sys.argv[1])
+for each in sys.argv[2:]:
+    what, address = each.split("=")
+    print(run(address, rank, what))
 """
 
 
-def _two(folder, what):
-    address = free_address()
-    return [each.strip() for each in run_processes(WORKER, lambda rank: [address, str(rank), what], 2, folder, 240.0)]
+def _two(folder, *whats):
+    """What two processes wrote of each case."""
+    cases = [f"{what}={free_address()}" for what in whats]
+    wrote = run_processes(WORKER, lambda rank: [str(rank), *cases], 2, folder, 240.0)
+    return [dict(zip(whats, each.splitlines(), strict=False)) for each in wrote]
 
 
 def test_a_schedule_is_a_factor_of_each_groups_step_size():
@@ -280,26 +290,21 @@ def test_a_schedule_is_a_factor_of_each_groups_step_size():
     torch.testing.assert_close(flat(other.parameters()), flat(net.parameters()))
 
 
-def test_two_processes_are_what_is_simulated(tmp_path):
+def test_two_processes_are_what_is_simulated_and_refuse_together_what_cannot_be(tmp_path):
     comm = Stacked(2)
     curve = train(sparse_loco(3, compressor=top_k(5)), comm, [model(), model()], adam, loss, 9, lambda net: 0.0, 9)
-    expected = " ".join(str(each) for each in [comm.up, *curve.state.x.tolist()])
-    assert _two(tmp_path, "train") == [expected, expected]
-
-
-@pytest.mark.parametrize(
-    ("what", "sentence"),
-    [
-        ("other", "ValueError the weights at the start: process 1 differs from process 0"),
-        ("rounds", "ValueError the method or its settings: process 1 differs from process 0"),
-        ("version", "ValueError the version of backchannel: process 1 differs from process 0"),
-        ("saved", "ValueError the checkpoint's steps or model: process 1 differs from process 0"),
-        ("nan", "ValueError worker 1 has numbers that are not finite"),
-    ],
-)
-def test_both_processes_refuse(tmp_path, what, sentence):
-    assert all(wrote.startswith(sentence) for wrote in _two(tmp_path, what))
+    sentences = {
+        "other": "ValueError the weights at the start: process 1 differs from process 0",
+        "rounds": "ValueError the method or its settings: process 1 differs from process 0",
+        "version": "ValueError the version of backchannel: process 1 differs from process 0",
+        "saved": "ValueError the checkpoint's steps or model: process 1 differs from process 0",
+        "nan": "ValueError worker 1 has numbers that are not finite",
+        "train": " ".join(str(each) for each in [comm.up, *curve.state.x.tolist()]),
+    }
+    for wrote in _two(tmp_path, *sentences):
+        for what, sentence in sentences.items():
+            assert wrote[what].startswith(sentence), what
 
 
 def test_a_process_that_is_gone_is_named(tmp_path):
-    assert "process 1 did not come" in _two(tmp_path, "die")[0]
+    assert "process 1 did not come" in _two(tmp_path, "die")[0]["die"]
