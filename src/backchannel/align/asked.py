@@ -38,13 +38,18 @@ class Asked:
         tried(judge, name, [text for text, _ in self.prompts], [text for text, _, _ in self._read(early)])
 
     def shown(
-        self, early: list[list[int]], late: list[list[int]], judge: Judge | None, name: str, model: Answers
+        self, early: list[list[int]], judge: Judge | None, name: str, model: Answers, notes: list[str]
     ) -> Drawn | None:
-        """What answers from before and after show; None where nothing was asked."""
+        """What answers from before and now show; None where nothing was asked, or a signal came (`notes` say so)."""
         if not self.prompts:
             return None
-        found = drawn([text for text, _ in self.prompts], self._read(early), self._read(late), judge, name)
-        found.divergence = self._divergence(model, late)
+        try:
+            late = self.answers()
+            found = drawn([text for text, _ in self.prompts], self._read(early), self._read(late), judge, name)
+            found.divergence = self._divergence(model, late)
+        except KeyboardInterrupt:
+            notes.append("a signal came before answers from after training were drawn and judged: none are shown")
+            return None
         return found
 
     def _read(self, answers: list[list[int]]) -> list[tuple[str, int, bool]]:

@@ -5,7 +5,7 @@
   same: both answers become unlikely, and something else takes their place (likelihood displacement).
 - Pairs are told apart worse than by chance, and worse than at first: the model learns the opposite (labels swapped, a
   wrong sign).
-- The gradient is 0 or not finite.
+- The gradient is 0. (One that is not finite ends the run: `loop.py`.)
 
 Each speaks once.
 """

@@ -8,7 +8,7 @@ examples of an optimizer's step, however they are split over micro-batches and p
 with the objective's weights w: the denominator is known before the first of them is computed, so that the gradient does
 not depend on the split. (A mean of means, where parts differ in size or weight, is another loss.)
 
-A loss that is no number stops training before anything has moved, and names the records.
+A loss that is no number stops training before anything has moved, and names the records; so does a gradient.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Loop(Trainer):
             args=args,
             train_dataset=list(examples),
             data_collator=lambda some: {"batch": Batch(some)},
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, FiniteGradient()],
         )
         self.remove_callback(PrinterCallback)  # the log is the caller's to show
         self.objective, self._logs, self._yardstick = objective, logs, yardstick
@@ -165,6 +165,17 @@ class Loop(Trainer):
 
     def _name(self, example: Example) -> str:
         return f"the record with the {known_by(example.record)}"
+
+
+class FiniteGradient(TrainerCallback):
+    """A loss may be a number where its gradient is none (0 times an infinite slope, say): then no step is made."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **given: Any) -> None:
+        """Before each step of the optimizer."""
+        gradients = [each.grad for each in model.parameters() if each.grad is not None]
+        if not all(bool(torch.isfinite(each).all()) for each in torch._foreach_norm(gradients)):
+            step = state.global_step + 1
+            raise FloatingPointError(f"the gradient of step {step} is not finite: nothing was changed in this step")
 
 
 class Progress(TrainerCallback):

@@ -22,7 +22,7 @@ from backchannel.align.rounds import Prompt, Rounds, mixed
 from backchannel.align.sampler import Sampler, Transformers
 from backchannel.align.start import begin, described, outfit, ready, training_arguments, written
 from backchannel.align.tokens import Encoder
-from backchannel.align.tune import Tell, longest, saved
+from backchannel.align.tune import Tell, longest, noted, saved
 from backchannel.lm.answers import Record
 from backchannel.parts.recipes import Recipe
 
@@ -63,7 +63,7 @@ def improve(
 
     Raises:
         ValueError: if there are no prompts, or the recipe asks for what is not there.
-        FloatingPointError: if a loss is not finite; rounds before it are kept, and it says where.
+        FloatingPointError: if a loss is not finite. Rounds before an error, whatever it was, are kept; it says where.
     """
     settings = settings or Settings()
     if rounds < 1 or prompts < 1:
@@ -79,41 +79,52 @@ def improve(
     begin(out, described(model, settings, method, arguments, read), resume=None)
     torch.manual_seed(settings.seed)
     # A round is not gone on with; of its few steps the first would be one of 0 if the learning rate had to rise.
-    args = training_arguments(out, msgspec.structs.replace(settings, save=0, warmup=0.0))
+    settings = msgspec.structs.replace(settings, save=0, warmup=0.0)
+    args = training_arguments(out, settings)
     model = ready(model, settings, rewards=False).to(args.device)
     played = Rounds(model, recipe, judge, args, settings.seed, tell)
-    warm = 1.0 if isinstance(recipe, PolicyGradient) else settings.temperature
-    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, warm)
-    asked = Asked(held[: settings.answers], draw, tokenizer, encoder.ends, settings.seed)
+    draw = sampler or Transformers(
+        model, encoder.ends, encoder.pad, settings.most
+    )  # at temperature 1, as equations say
+    shown = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature)
+    asked = Asked(held[: settings.answers], shown, tokenizer, encoder.ends, settings.seed)
     early = asked.answers()
     asked.tried(early, judge, judge_name)
     begun = time.monotonic()
     played.play(train, rounds, prompts, draw, tokenizer, judge_name)
     seconds = time.monotonic() - begun
-    if played.failed and not played.steps:
-        raise FloatingPointError(played.failed)
+    if played.failed is not None and not played.steps:
+        raise played.failed
     with written("the model", out):
         model.save_pretrained(str(out / "model"))
         saved(out / "model", tokenizer)
-    if played.failed:
-        raise FloatingPointError(f"{played.failed}; what was learned before lies in {out / 'model'}")
+    if played.failed is not None:
+        raise noted(played.failed, f"what was learned before lies in {out / 'model'}")
     tell("answers after", 1.0)
+    notes: list[str] = []
+    drawn = asked.shown(early, judge, judge_name, played.answers, notes)
     return Tuned(
         method=method,
         arguments=arguments or {},
         settings=settings,
         records=len(train) + len(held),
-        trained_on=min(rounds * min(prompts, len(train)), len(train)),
+        trained_on=len(played.learned),
         before=None,
         after=None,
-        drawn=asked.shown(early, asked.answers(), judge, judge_name, played.answers),
+        drawn=drawn,
         history=played.history,
         steps=played.steps,
         finished=not played.interrupt.asked,
         seconds=seconds,
         rounds=played.path,
-        played={"rounds": rounds, "prompts": prompts, "group": recipe.answers, "price": getattr(recipe, "price", 0.0)},
-        notes=[*encoder.report.sentences(), *played.answers.notes, *played.guards.notes, *told(judge)]
+        played={
+            "rounds": rounds,
+            "prompts": prompts,
+            "group": recipe.answers,
+            "price": getattr(recipe, "price", 0.0),
+            "share": getattr(recipe, "share", 1.0),
+        },
+        notes=[*notes, *encoder.report.sentences(), *played.answers.notes, *played.guards.notes, *told(judge)]
         + [f"{count:,} {why} were left out" for why, count in played.left.items()],
         **outfit(model),
     )

@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, kw_only=True):
         held_out: share of the prompts that is kept for judging; none of their records is trained on.
         answers: prompts for which answers are drawn before and after, at most.
         most: tokens of such an answer.
-        temperature: of drawing them.
+        temperature: of drawing them. What a method learns from is drawn at 1.
         checkpointing: compute hidden states again in the backward pass, for less memory.
         precision: "float32", "bfloat16", or "auto": the latter where a GPU has it.
         save: steps between checkpoints; 0: none.
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, kw_only=True):
     held_out: float = 0.1
     answers: int = 32
     most: int = 128
-    temperature: float = 0.7
+    temperature: float = 1.0
     checkpointing: bool = False
     precision: str = "auto"
     save: int = 100
@@ -108,8 +108,8 @@ class Drawn(msgspec.Struct):
         wins: how often the answer from after is better than that from before (ties as half), with an interval that
             holds 95 times in 100; None without a judge.
         silent: pairs of which the judge said nothing; they are left out.
-        divergence: mean log-ratio of answers from after, to the model before: the Kullback-Leibler divergence, in nats;
-            None where the model from before is gone.
+        divergence: mean log-ratio of answers from after, to the model before: where they were drawn at temperature 1,
+            the Kullback-Leibler divergence, in nats; None where the model from before is gone.
         lengths: mean tokens of an answer, before and after.
         scores: the judge's means before and after, over the pairs that it spoke of; None where it gives none.
         endless: shares of answers that came to no end, before and after.
@@ -153,7 +153,7 @@ class Tuned(msgspec.Struct):
         notes: what a user should know.
         rounds: of a recipe: the mean score of the answers that a round drew, and their divergence from the start.
         played: of a method that draws its own answers: rounds and prompts in each (as asked for), answers to a prompt,
-            and the price of leaving the reference.
+            the price of leaving the reference, and the start's share in the reference (else the round before).
     """
 
     model: str

@@ -46,10 +46,11 @@ class Rounds:
         history: what each step logged.
         steps: of all rounds.
         path: before each round the mean score, and the divergence from the start in nats.
+        learned: the prompts that were learned from, in tokens.
         left: what was left out, counted.
         guards: what should be said.
         interrupt: hears signals.
-        failed: why the rounds ended too early, or "".
+        failed: what ended the rounds too early.
     """
 
     def __init__(self, model: Any, recipe: Recipe | PolicyGradient, judge: Judge, args: Any, seed: int, tell: Tell):
@@ -60,7 +61,8 @@ class Rounds:
         self.answers = Answers(model, critic)
         self.history: list[dict[str, float]] = []
         self.path: list[tuple[float, float]] = []
-        self.steps, self.failed, self.left = 0, "", Counter[str]()
+        self.steps, self.learned, self.left = 0, set[tuple[int, ...]](), Counter[str]()
+        self.failed: BaseException | None = None
         self.interrupt, self.guards = Interrupt(save=False), Guards()
         self._logs = token_logs(self.answers) if gradient else sums(self.answers)
         self._first = copy.deepcopy(_adapter(model))
@@ -68,7 +70,7 @@ class Rounds:
         self._unit: tuple[float, float] | None = None
 
     def play(self, train: Sequence[Prompt], rounds: int, prompts: int, draw: Any, tokenizer: Any, name: str) -> None:
-        """All rounds, until a signal ends them, or a loss that is no number, or a judge that says nothing.
+        """All rounds, until a signal or an error ends them, or a judge that says nothing.
 
         Args:
             train: the prompts, in turns.
@@ -77,9 +79,6 @@ class Rounds:
             draw: answers of the model.
             tokenizer: reads them to the judge.
             name: the judge's.
-
-        Raises:
-            ValueError: if the judge says nothing in the first round.
         """
         order = itertools.cycle(train)
         self.interrupt.at_once = True  # but for steps of training: drawing and judging take long
@@ -96,17 +95,14 @@ class Rounds:
                         said = f"no answers of round {number + 1} were judged in full: the run ends before it"
                         self.guards.notes.append(said)
                         break
-                    try:
-                        self._learn([some[i] for i in kept], [drawn[i] for i in kept], scores)
-                    except FloatingPointError as error:
-                        ends = f"{float(scores.min()):.3g} to {float(scores.max()):.3g}"
-                        self.failed = f"{error}; the judge's scores were {ends}"
-                        break
+                    self._learn([some[i] for i in kept], [drawn[i] for i in kept], scores)
                     if self.interrupt.asked:
                         break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not self.interrupt.asked:
-                raise
+                self.failed = error
+        except (Exception, SystemExit) as error:  # a judge's, too: what was learned before is kept
+            self.failed = error
 
     def _learn(self, some: list[Prompt], drawn: Drawn, scores: Tensor) -> None:
         """The steps of one round."""
@@ -117,13 +113,31 @@ class Rounds:
         if not chosen:
             self.left["rounds without anything to learn from"] += 1
             return
+        earlier = None
         if self.recipe.begin == "start":
+            earlier = copy.deepcopy(_adapter(self.model)) if self.steps else None
             _restore(self.model, self._first)
         progress = [Progress(self.tell), self.interrupt, self.guards]
         loop = Loop(self.model, self.args, chosen, self.recipe.objective, self._logs, progress)
         self.interrupt.at_once = False
-        loop.train()
-        self.interrupt.at_once = True
+        whole = False
+        try:
+            loop.train()
+            whole = loop.state.global_step == loop.state.max_steps
+        except FloatingPointError as error:
+            ends = f"{float(scores.min()):.3g} to {float(scores.max()):.3g}"
+            raise FloatingPointError(f"{error}; the judge's scores were {ends}") from None
+        finally:
+            if whole or earlier is None:
+                self._count(loop, chosen)
+            else:  # of a round that began anew, a part is less than the round before
+                _restore(self.model, earlier)
+                self.guards.notes.append("the last round was cut off: what is kept is the round before it")
+            self.interrupt.at_once = True
+
+    def _count(self, loop: Loop, chosen: list[Example]) -> None:
+        """What a round did."""
+        self.learned |= {tuple(each.prompt) for each in chosen}
         seen = [log for log in loop.state.log_history if "loss" in log]
         self.history += [
             {name: float(value) for name, value in log.items()} | {"step": self.steps + log["step"]} for log in seen
@@ -171,6 +185,8 @@ def _scores(
         if any(win is None for win in verdict.wins):
             left["prompts of which the judge said nothing"] += 1
             continue
+        if verdict.scores is None and len(answers) < 2:
+            raise ValueError("a judge that compares needs two answers or more to a prompt, and the recipe draws one")
         if verdict.scores is not None:
             for (a, b), known in zip(pairs, verdict.scores, strict=True):
                 assert known is not None

@@ -120,14 +120,16 @@ def tune(
     try:
         with interrupt.listening():
             loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except FloatingPointError as error:
+    except (FloatingPointError, torch.OutOfMemoryError) as error:
+        if args.world_size > 1 and not isinstance(error, FloatingPointError):
+            raise  # the others do not know of it, and saving may need all
         _keep(loop, tokenizer, out, settings)
-        raise FloatingPointError(f"{error}; what was trained before lies in {out / 'model'}") from None
+        raise noted(error, f"what was trained before lies in {out / 'model'}") from None
     seconds = time.monotonic() - begun
     tell("saving", 1.0)
     _keep(loop, tokenizer, out, settings)
     tell("answers after", 0.0)
-    late = asked.answers()
+    shown = None if answers is None else asked.shown(early, judge, judge_name, answers, notes)
     return Tuned(
         method=method,
         arguments=arguments or {},
@@ -136,7 +138,7 @@ def tune(
         trained_on=len(train),
         before=before,
         after=_held(loop.model, objective, held, logs, settings, loop.baseline),
-        drawn=None if answers is None else asked.shown(early, late, judge, judge_name, answers),
+        drawn=shown,
         history=[{k: float(v) for k, v in each.items()} for each in loop.state.log_history if "loss" in each],
         steps=loop.state.global_step,
         finished=not interrupt.asked,
@@ -184,6 +186,16 @@ def _parts(example: Example) -> list[tuple[list[int], list[list[int]]]]:
     """The prompt with its answers and, where a rationale is learned, the question why with it."""
     asked = [(example.prompt, example.answers)]
     return asked if example.why is None else [*asked, (example.why[0], [example.why[1]])]
+
+
+def noted(error: BaseException, more: str) -> BaseException:
+    """The error, which says more at the end of its first line."""
+    if isinstance(error, OSError) and error.strerror:
+        error.strerror += f"; {more}"
+    elif isinstance(error, Exception):
+        first, *rest = str(error.args[0] if error.args else error).split("\n")
+        error.args = ("\n".join([f"{first}; {more}", *rest]),)
+    return error
 
 
 def longest(model: Any, asked: int) -> int:

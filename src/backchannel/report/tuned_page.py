@@ -209,11 +209,16 @@ def _rounds(tuned: Tuned) -> Markup | None:
 
 def _how(tuned: Tuned) -> Markup:
     s = tuned.settings
+    rises = f"rises over {words.share(s.warmup)} of the steps and " if s.warmup else ""
+    falls = "falls to 0" + (" in each round" if tuned.played else "")
+    share = tuned.played.get("share", 1.0)
+    reference = "the model as it was given" if share == 1 else "the model of the round before"
+    if 0 < share < 1:
+        reference = f"a mixture of the model as it was given ({words.share(share)}) and that of the round before"
     sentences = (
-        f"AdamW, a learning rate of {s.rate:g} that rises over {words.share(s.warmup)} of the steps and falls to 0; "
-        f"{s.batch} examples a step; "
+        f"AdamW, a learning rate of {s.rate:g} that {rises}{falls}; {s.batch} examples a step; "
         + (f"an adapter of rank {s.lora} on all linear layers" if s.lora else "all weights")
-        + f"; prompt and answer have at most {s.limit:,} tokens. The reference is the model as it was given."
+        + f"; prompt and answer have at most {s.limit:,} tokens. The reference is {reference}."
     )
     parts: list[Child] = [tag("p", sentences)]
     if tuned.command:

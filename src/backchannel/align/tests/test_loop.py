@@ -176,6 +176,27 @@ def test_a_loss_that_is_no_number_stops_before_anything_moves(tmp_path):
     assert torch.equal(_weights(loop), before)
 
 
+def test_a_gradient_that_is_no_number_stops_before_anything_moves(tmp_path):
+    calls = []
+
+    def steep(pairs):  # its third value is a number, with a slope that is none
+        each, info = dpo(0.1)(pairs)
+        calls.append(True)
+        return each + (0 * each).abs().sqrt() if len(calls) == 3 else each, info
+
+    found, clipped = [], {"max_grad_norm": 1.0, "micro": 16}
+    for steps in (2, 4):
+        calls.clear()
+        loop = _loop(tmp_path, Objective(steep, Pairs), _examples(dpo(0.1)), steps=steps, **clipped)
+        if steps == 4:
+            with pytest.raises(FloatingPointError, match="the gradient of step 3 is not finite: nothing was changed"):
+                loop.train()
+        else:
+            loop.train()
+        found.append(_weights(loop))
+    assert torch.equal(*found)
+
+
 def test_ctrl_c_ends_the_step_and_saves(tmp_path):
     interrupt, earlier = Interrupt(), signal.getsignal(signal.SIGINT)
     told = []

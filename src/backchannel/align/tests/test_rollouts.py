@@ -140,7 +140,7 @@ def test_ppo_learns_what_to_expect_and_leaves_no_critic_behind(tmp_path, monkeyp
         Settings(batch=16, micro=8, learning_rate=1e-2, epochs=2, most=6, answers=20, held_out=0.25),
         rounds=4, prompts=32,
     )  # fmt: skip
-    assert found.played == {"rounds": 4, "prompts": 32, "group": 4, "price": 0.0}
+    assert found.played == {"rounds": 4, "prompts": 32, "group": 4, "price": 0.0, "share": 1.0}
     assert found.trainable < 17 * 2**10  # the adapter's, without the critic's
     scores = units[0][1]
     assert [unit for unit, _ in units] == [(float(scores.mean()), float(scores.std()))] * 4  # the first round's

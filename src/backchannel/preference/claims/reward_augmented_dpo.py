@@ -7,10 +7,11 @@ unlearns high-quality rejected answers less, and answers as well or badly as it 
    one other of nearly the same score. DPO raises every chosen answer alike, good or bad; asked for the highest score,
    the policy with goals gives far better answers (five worlds a seed, each against DPO on the same pairs).
 2. A tiny transformer that can read goals: one of seven marks in the prompt, which stood for the level of the reward
-   in half of its demonstrations. Pairs are its own answers whose rewards differ by at most 1. The log-probability of
-   good rejected answers (both answers of the two highest levels) falls at most 0.8 times as far as under DPO after as
-   many steps (0.2 to 0.6 was seen), and the reward spreads wider over goals than before: the mean of the three highest
-   less that of the three lowest is at least one and a half times that of the start.
+   in half of its demonstrations. Pairs are its own answers whose rewards differ by at most 1. On seven starts, in the
+   median, the log-probability of good rejected answers (both answers of the two highest levels) falls at most 0.8 times
+   as far as under DPO after as many steps, and the reward spreads wider over goals than before: the mean of the three
+   highest less that of the three lowest is at least one and a half times that of the start. Not on each start: on about
+   two of nine the policy with goals goes astray, to very short answers, and good rejected ones fall twice as far.
 
 For context: on the transformer DPO's reward is higher, not lower. It generalises over answers, so that it is not blind
 to quality as in the tables. The model that only imitated marked answers (conditional fine-tuning, as in SteerLM) is
@@ -19,6 +20,7 @@ the start asked for the highest goal; imitation of the best answers alone is bes
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -52,14 +54,20 @@ PROMPTS, ANSWERS, HIGHEST = 40, 16, 10.0
 
 
 def claim(seed: int, full: bool) -> Evidence:
-    """Five tables and one transformer; `full` has twenty tables, and four times the pairs and steps."""
+    """Five tables and seven transformers; `full` has twenty tables, and four times the pairs and steps."""
     torch.set_num_threads(1)
     worlds = [int(each) for each in np.random.SeedSequence(seed).generate_state(20 if full else 5)]
     tables = np.array([_tables(each) for each in worlds])
     gain, error = mean_and_error(tables[:, 2] - tables[:, 1])
-    found, rows, sweeps = _transformer(seed, 4 if full else 1)
-    order = rank_correlation(sweeps["goals"], range(len(sweeps["goals"])))
-    wider = _spread(sweeps["goals"]) / _spread(sweeps["start"])
+    trained = [_transformer(each, 4 if full else 1) for each in [seed, *range(7001 + 6 * seed, 7007 + 6 * seed)]]
+    found, rows, sweeps = trained[0]  # which is shown
+    falls = [each["fall"] for each, _, _ in trained]
+    wider = [_spread(each["goals"]) / _spread(each["start"]) for _, _, each in trained]
+    order = [rank_correlation(each["goals"], range(LEVELS)) for _, _, each in trained]
+    gains = [each["goals"] - each["DPO"] for each, _, _ in trained]
+
+    farther = sum(each > 1 for each in falls)
+    luck = "about 1 in 20"  # two starts of nine went astray
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
@@ -79,12 +87,11 @@ def claim(seed: int, full: bool) -> Evidence:
         checks=[
             at_least("tables: gain in score over DPO, standard errors", gain / error, 5.0, "below 1e-4"),
             at_least("tables: gain in score over DPO, of 10", gain, 1.0, "below 1e-4"),
-            at_most("transformer: fall of good rejected answers, over DPO's", found["fall"], 0.8, "unknown"),
-            at_least("transformer: spread of the reward over goals, over the start's", wider, 1.5, "unknown"),
-            at_least("transformer: rank correlation of goal and reward", order, 0.7, "unknown", headline=False),
-            at_least(
-                "transformer: gain in reward over DPO", found["goals"] - found["DPO"], 0.0, "unknown", headline=False
-            ),
+            at_most("transformers: fall of good rejected answers over DPO's, median", median(falls), 0.8, luck),
+            at_least("transformers: spread over goals, over the start's, median", median(wider), 1.5, luck),
+            at_most("transformers of 7 on which good rejected answers fall farther", farther, 1, luck, headline=False),
+            at_least("transformers: rank correlation with the goal, median", median(order), 0.7, luck, headline=False),
+            at_least("transformers: gain in reward over DPO, median", median(gains), 0.0, luck, headline=False),
         ],
         tables=[
             Table("tables: mean score", names, [["score", *means]]),

@@ -45,6 +45,16 @@ def test_it_says_what_came_of_it():
     assert re.search(r"<strong>after</strong>", text)  # the better answer stands out
 
 
+def test_how_it_was_computed_is_said_as_it_was():
+    assert "rises over 10.0 % of the steps and falls to 0; " in page(_tuned())
+    assert "The reference is the model as it was given." in page(_tuned())
+    text = page(_tuned(settings=Settings(warmup=0.0), played={"rounds": 3, "share": 0.0}))
+    assert "a learning rate of 0.0001 that falls to 0 in each round; " in text
+    assert "The reference is the model of the round before." in text
+    text = page(_tuned(played={"rounds": 3, "share": 0.25}))
+    assert "The reference is a mixture of the model as it was given (25.0 %) and that of the round before." in text
+
+
 def test_how_a_pairs_answers_pull_is_said():
     assert "cosine" not in page(_tuned())
     text = page(_tuned(entangled=Entangled(6, 0.91, 0.5, 1.0)))
