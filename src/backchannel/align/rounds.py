@@ -89,13 +89,13 @@ class Rounds:
                     some = list(itertools.islice(order, min(prompts, len(train))))
                     drawn = _drawn(self.recipe, draw, [tokens for _, tokens in some], self.seed + 1 + number)
                     texts = [[tokenizer.decode(answer, skip_special_tokens=True) for answer in row] for row in drawn]
-                    kept, scores = _scores(self.judge, [text for text, _ in some], texts, self.left)
+                    kept, scores, wins = _scores(self.judge, [text for text, _ in some], texts, self.left)
                     if not kept:
                         _silent(self.judge, name, self.steps)
                         said = f"no answers of round {number + 1} were judged in full: the run ends before it"
                         self.guards.notes.append(said)
                         break
-                    self._learn([some[i] for i in kept], [drawn[i] for i in kept], scores)
+                    self._learn([some[i] for i in kept], [drawn[i] for i in kept], scores, wins)
                     if self.interrupt.asked:
                         break
         except KeyboardInterrupt as error:
@@ -104,12 +104,12 @@ class Rounds:
         except (Exception, SystemExit) as error:  # a judge's, too: what was learned before is kept
             self.failed = error
 
-    def _learn(self, some: list[Prompt], drawn: Drawn, scores: Tensor) -> None:
+    def _learn(self, some: list[Prompt], drawn: Drawn, scores: Tensor, wins: Tensor | None) -> None:
         """The steps of one round."""
         if not mixed(self.recipe):
             firsts = [(prompt, row[0]) for (_, prompt), row in zip(some, drawn, strict=True)]
             self.path.append((float(scores.mean()), away(self.answers, firsts)))
-        chosen = self._chosen(some, drawn, scores)
+        chosen = self._chosen(some, drawn, scores, wins)
         if not chosen:
             self.left["rounds without anything to learn from"] += 1
             return
@@ -144,13 +144,16 @@ class Rounds:
         ]
         self.steps += loop.state.global_step
 
-    def _chosen(self, some: list[Prompt], drawn: Drawn, scores: Tensor) -> list[Example]:
+    def _chosen(self, some: list[Prompt], drawn: Drawn, scores: Tensor, wins: Tensor | None) -> list[Example]:
         """What is learned from: with log-probabilities under the anchor, or with advantages."""
         if isinstance(self.recipe, PolicyGradient):
             self._unit = self._unit or (float(scores.mean()), float(scores.std()) or 1.0)
             return rolled(self.answers, self.recipe, some, drawn, scores, self._unit)
         lengths = torch.tensor([[len(answer) for answer in row] for row in drawn]).reshape(scores.shape)
-        selection = self.recipe.select(scores - self.recipe.token_price * lengths, self._rng)
+        judged = scores - self.recipe.token_price * lengths
+        if self.recipe.compares and wins is not None:
+            judged = wins
+        selection = self.recipe.select(judged, self._rng)
         return _measured(self.answers, _examples(selection, some, drawn, self.left), self.recipe)
 
 
@@ -175,9 +178,13 @@ def _drawn(recipe: Recipe | PolicyGradient, draw: Any, prompts: list[list[int]],
 
 def _scores(
     judge: Judge, prompts: Sequence[Text], texts: list[list[str]], left: Counter[str]
-) -> tuple[list[int], Tensor]:
-    """Which prompts the judge spoke of, and the scores of their answers: [kept, k]."""
-    kept, rows = [], []
+) -> tuple[list[int], Tensor, Tensor | None]:
+    """Which prompts the judge spoke of, the scores of their answers, [kept, k], and of a judge that compares its wins.
+
+    These are [kept, k, k]: how likely the row's answer is better than the column's; a half on the diagonal.
+    """
+    k = len(texts[0])
+    kept, rows, won = [], [], []
     for i, (prompt, answers) in enumerate(zip(prompts, texts, strict=True)):
         pairs = list(itertools.combinations(range(len(answers)), 2)) or [(0, 0)]
         verdict = judge([prompt] * len(pairs), [answers[a] for a, _ in pairs], [answers[b] for _, b in pairs])
@@ -192,13 +199,16 @@ def _scores(
                 assert known is not None
                 row[a], row[b] = known
         else:
+            wins = torch.full((k, k), 0.5)
             for (a, b), win in zip(pairs, verdict.wins, strict=True):
                 assert win is not None
+                wins[a, b], wins[b, a] = win, 1 - win
                 row[a] += win / (len(answers) - 1)
                 row[b] += (1 - win) / (len(answers) - 1)
+            won.append(wins)
         kept.append(i)
         rows.append(row)
-    return kept, torch.tensor(rows).reshape(len(rows), len(texts[0]))
+    return kept, torch.tensor(rows).reshape(len(rows), k), torch.stack(won) if won and len(won) == len(rows) else None
 
 
 def _silent(judge: Judge, name: str, steps: int) -> None:

@@ -147,10 +147,28 @@ def test_scores_are_shares_of_wins_where_the_judge_has_none():
         return Verdict([None if "?" in a + b else float(len(a) > len(b)) for a, b in zip(first, second, strict=True)])
 
     left = rounds.Counter()
-    kept, scores = rounds._scores(judge, ["p", "q"], [["aaa", "b", "cc"], ["?", "b", "cc"]], left)
+    kept, scores, wins = rounds._scores(judge, ["p", "q"], [["aaa", "b", "cc"], ["?", "b", "cc"]], left)
     assert kept == [0]
+    assert wins.tolist() == [[[0.5, 1.0, 1.0], [0.0, 0.5, 0.0], [0.0, 1.0, 0.5]]]
+    assert rounds._scores(JUDGE, ["p"], [["a", "b"]], left)[2] is None
     assert scores.tolist() == [[1.0, 0.0, 0.5]]
     assert left == {"prompts of which the judge said nothing": 1}
+
+
+def test_judgements_of_pairs_reach_the_recipe_that_takes_them(tmp_path):
+    taken = []
+
+    def select(judged, rng):
+        taken.append(judged)
+        return best_and_worst(judged if judged.dim() == 2 else judged.sum(2))
+
+    def compare(prompts, first, second):
+        return Verdict([0.75 if a > b else 0.25 if a < b else 0.5 for a, b in zip(first, second, strict=True)])
+
+    for compares, judge in ((True, compare), (False, compare), (True, JUDGE)):
+        _improve(tmp_path / str(len(taken)), Recipe(3, select, dpo(0.1), compares=compares), judge, rounds=1, **FEW)
+    assert [each.shape[1:] for each in taken] == [(3, 3), (3,), (3,)]
+    assert set(taken[0].flatten().tolist()) == {0.25, 0.5, 0.75}
 
 
 def test_what_was_drawn_is_learned_from_as_it_was():
