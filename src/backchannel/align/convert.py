@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
+from backchannel.align.log_answers import fits
 from backchannel.align.read import read
 from backchannel.align.write import write
 from backchannel.ledger.problems import LogError, counted
@@ -55,6 +56,8 @@ def convert_answers(
     left: Counter[str] = Counter()
     records: Iterable[Record] = found if kind == "same" else converted(found, cast(Target, kind), left)
     said: list[str] = []
+    if format == "log":
+        records = _fitting(records, left)
     count = write(_some(records, Path(target), kind, left), target, format, said)
     return [*found.notes, *left_out(left), *said, f"{counted(count, 'record', 'records')} written"]
 
@@ -62,6 +65,15 @@ def convert_answers(
 def left_out(left: Mapping[str, int]) -> list[str]:
     """Sentences of what `converted` left out."""
     return [f"left out: {name} ({count:,})" for name, count in left.items() if count]
+
+
+def _fitting(records: Iterable[Record], left: Counter[str]) -> Iterable[Record]:
+    """The records that a log can hold; the others are counted, and not among those that are written."""
+    for record in records:
+        if fits(record):
+            yield record
+        else:
+            left["demonstrations, which a log cannot hold"] += 1
 
 
 def _some(records: Iterable[Record], target: Path, kind: str, left: Mapping[str, int]) -> Iterable[Record]:

@@ -80,7 +80,7 @@ def gather(reading: Reading, name: str, group: str | None, context: str | None, 
     for record in reading.records(found.bad, {}, said):
         found.kinds[type(record).__name__] += 1
         for column in (group, context, shown):
-            if column is not None and column in record.meta:
+            if column is not None and _label(record, column):
                 seen[column] += 1
         _take(found, record, group, context, shown)
     if not found.kinds and not found.bad.count:
@@ -114,7 +114,9 @@ def _take(found: Gathered, record: Record, group: str | None, context: str | Non
 
 
 def _label(record: Record, column: str | None) -> str:
-    return "" if column is None else str(record.meta.get(column, ""))
+    if column is None:
+        return ""
+    return str(record.annotator or "" if column == "annotator" else record.meta.get(column, ""))
 
 
 def _vote(

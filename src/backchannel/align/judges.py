@@ -160,10 +160,10 @@ def compared(pairs: Sequence[tuple[float | None, float | None]]) -> Verdict:
 
 
 def number(value: Any, answer: str) -> float:
-    """A score as a float; NonsenseError if it is no finite number. Scalars of NumPy and torch are numbers."""
+    """A score as a float; NonsenseError if it is not finite. Scalars of NumPy and torch are numbers; True is 1."""
     plain = value.item() if hasattr(value, "item") else value
-    if isinstance(plain, bool) or not isinstance(plain, Real) or not math.isfinite(plain):
-        raise NonsenseError(f"a judge must return a finite number, and returned {value!r:.60} for {answer[:60]!r}")
+    if not isinstance(plain, Real) or not math.isfinite(plain):
+        raise NonsenseError(f"a judge must return a finite number, and returned {plain!r:.60} for {answer[:60]!r}")
     return float(plain)
 
 
@@ -233,12 +233,14 @@ class Compared:
     Attributes:
         lm: who is asked.
         question: with {prompt}, {first} and {second}.
-        split: pairs in which the order decided, so far; they count as ties.
+        both: pairs of different answers of which it said something in both orders, so far.
+        split: those of which it did not say the same; they count as ties.
         hearing: how it was asked, and what came of it.
     """
 
     lm: LanguageModel
     question: str = QUESTION
+    both: int = 0
     split: int = 0
     hearing: Hearing = field(default_factory=lambda: Hearing(tries=3, patience=3))
     _heard: dict[str, float] = field(default_factory=dict)
@@ -250,17 +252,24 @@ class Compared:
     @property
     def notes(self) -> list[str]:
         """What a user should know."""
-        return self.hearing.notes("questions")
+        said = self.hearing.notes("questions")
+        if self.split:
+            said.append(
+                f"of {self.split:,} of {self.both:,} pairs the judge said something else when their order was turned "
+                "round: they count as ties"
+            )
+        return said
 
     def _pair(self, prompt: Text, one: str, other: str) -> float | None:
         ahead = self._ask(prompt, one, other)
         behind = None if ahead is None else self._ask(prompt, other, one)
         if ahead is None or behind is None:
             return None
-        if ahead + behind != 1:
-            self.split += 1
-            return 0.5
-        return ahead
+        alike = ahead + behind == 1
+        if one != other:
+            self.both += 1
+            self.split += not alike
+        return ahead if alike else 0.5
 
     def _ask(self, prompt: Text, one: str, other: str) -> float | None:
         asked = self.question.format(prompt=plain(prompt), first=one, second=other)

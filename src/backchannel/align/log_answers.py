@@ -11,8 +11,8 @@ feedback on it
     critique            is the rationale of what the same source said of the same decision
 
 A retraction takes back what it names. The decision's id, the source and the rest of the context are the record's id,
-annotator and `meta`. A log has no words for a strength other than 1/2, a gap, a ranking's scores and demonstrations;
-the answers to a conversation come back as messages.
+annotator and `meta`. A log has no words for a strength other than 1/2, of which it keeps who is likelier the better
+one, a gap, a ranking's scores and demonstrations; the answers to a conversation come back as messages.
 """
 
 from __future__ import annotations
@@ -144,12 +144,17 @@ def _records(decision: Decision, given: list[Feedback], prompt: str, left: Count
         yield Rated(text, acted(), **more)
 
 
+def fits(record: Record) -> bool:
+    """Whether a log can hold it: a demonstration is an answer of which nothing is said."""
+    return not isinstance(record, Rated) or record.good is not None or record.score is not None
+
+
 def log_lines(records: Iterable[Record], said: list[str]) -> Iterator[bytes]:
     """Lines of a log; what it cannot hold goes to `said` at the end."""
     lost: Counter[str] = Counter()
     ids: Counter[str] = Counter()
     for number, record in enumerate(records, 1):
-        if isinstance(record, Rated) and record.good is None and record.score is None:
+        if not fits(record):
             lost["demonstrations"] += 1
             continue
         if record.id is None:
@@ -177,9 +182,10 @@ def _written(record: Record, id: str, lost: Counter[str]) -> Iterator[Decision |
         return Feedback(f"{id}/{kind}", id, kind, value, source=record.annotator)
 
     if isinstance(record, Preference):
-        tie = record.tie
-        yield feedback("comparison", {"tie": texts} if tie else {"better": texts[0], "worse": texts[1]})
-        lost["strengths"] += record.strength is not None and not tie
+        strength = 1.0 if record.strength is None else record.strength
+        better, worse = texts if strength > 0.5 else texts[::-1]
+        yield feedback("comparison", {"tie": texts} if record.tie else {"better": better, "worse": worse})
+        lost["strengths"] += record.strength is not None and not record.tie
         lost["gaps"] += record.gap is not None
     elif isinstance(record, Ranked):
         yield feedback("ranking", texts)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from backchannel.align.examples import Example
-from backchannel.align.judges import SELDOM, Hearing, Verdict, compared
+from backchannel.align.judges import SELDOM, Hearing, Verdict, compared, number
 from backchannel.align.tokens import Encoder
-from backchannel.lm.answers import Rated, Text
+from backchannel.lm.answers import Rated, Text, content
 
 
 def reward_scores(model: Any, some: Sequence[Example]) -> Tensor:
@@ -52,7 +52,7 @@ class RewardJudge:
         self.hearing = Hearing(tries=1, patience=SELDOM)
 
     def __call__(self, prompts: Sequence[Text], first: Sequence[str], second: Sequence[str]) -> Verdict:
-        """One verdict for each pair; silent where an answer has no token."""
+        """One verdict for each pair; silent where an answer has no token, or a score is no finite number."""
         return compared([self._pair(*each) for each in zip(prompts, first, second, strict=True)])
 
     @property
@@ -72,4 +72,5 @@ class RewardJudge:
     @torch.no_grad()
     def _scored(self, record: Rated) -> float:
         encoded = self.encoder(record)
-        return float(reward_scores(self.model, [Example(record, encoded.prompt, encoded.answers, {})])[0])
+        score = reward_scores(self.model, [Example(record, encoded.prompt, encoded.answers, {})])[0]
+        return number(score, content(record.answer))

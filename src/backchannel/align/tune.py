@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from backchannel.align.asked import Asked
 from backchannel.align.baseline import Yardstick, alternating, mismatched
+from backchannel.align.certainty import by_probability
 from backchannel.align.evaluate import entangled, held_out, split
 from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
@@ -84,6 +85,7 @@ def tune(
         FloatingPointError: if a loss is not finite.
     """
     settings = settings or Settings()
+    objective = by_probability(objective)
     rewards = objective.reads is Scores
     limit = longest(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -40,9 +40,15 @@ def align(
             rich_help_panel=JUDGE,
         ),
     ] = None,
-    judge_model: Annotated[str, typer.Option(help="Which model is asked there.", rich_help_panel=JUDGE)] = "default",
-    answers: Annotated[int, typer.Option(min=0, help="Held-out prompts to answer.", rich_help_panel=JUDGE)] = 32,
-    most: Annotated[int, typer.Option(min=1, help="Tokens of such an answer.", rich_help_panel=JUDGE)] = 128,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Which model is asked there, if not `default`.", rich_help_panel=JUDGE)
+    ] = None,
+    answers: Annotated[
+        int | None, typer.Option(min=0, help="Held-out prompts to answer [32].", rich_help_panel=JUDGE)
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of such an answer [128].", rich_help_panel=JUDGE)
+    ] = None,
     held_out: Annotated[
         float, typer.Option(help="Share of the prompts kept for judging.", rich_help_panel=JUDGE)
     ] = 0.1,
@@ -69,7 +75,9 @@ def align(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Less memory, more time.", rich_help_panel=TRAINING)
     ] = False,
-    save: Annotated[int, typer.Option(min=0, help="Steps between checkpoints.", rich_help_panel=TRAINING)] = 100,
+    save: Annotated[
+        int | None, typer.Option(min=0, help="Steps between checkpoints [100].", rich_help_panel=TRAINING)
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Of drawing and learning [3].", rich_help_panel=DRAWING)
     ] = None,
@@ -101,20 +109,26 @@ def align(
     from backchannel.cli.folder import check
     from backchannel.cli.progress import bar
 
+    given = {name: value for name, value in (("answers", answers), ("most", most), ("save", save)) if value is not None}
     settings = Settings(
         epochs=epochs, steps=steps, batch=batch, micro=micro, learning_rate=learning_rate, lora=lora, limit=limit,
-        prompt_limit=prompt_limit,
-        chat=chat, held_out=held_out, answers=answers, most=most, precision=precision, checkpointing=checkpointing,
-        save=save, seed=seed,
+        prompt_limit=prompt_limit, chat=chat, held_out=held_out, precision=precision, checkpointing=checkpointing,
+        seed=seed, **given,
     )  # fmt: skip
     gradient = not hasattr(made, "select") and made.reads not in KINDS
     if gradient:
         made = PolicyGradient(made, 4 if group is None else group, price or 0.0)
     recipe = hasattr(made, "answers")
-    others = {"--group": group, "--price": price} if not gradient else {}
-    others |= {"--rounds": rounds, "--prompts": prompts} if not recipe else {}
+    others: dict[str, Any] = {"--group": group, "--price": price} if not gradient else {}
+    others |= {"--save": save} if recipe else {"--rounds": rounds, "--prompts": prompts}
+    rewards = not recipe and _scores(made)
+    if rewards:  # it writes no answers
+        others |= {"--judge": judge, "--reward-model": reward_model, "--judge-url": judge_url}
+        others |= {"--judge-model": judge_model, "--answers": answers, "--most": most}
     if useless := [name for name, value in others.items() if value is not None]:
         raise ValueError(f"{method} has no use for {' and '.join(useless)}")
+    if judge_model is not None and judge_url is None:
+        raise ValueError("--judge-model names a model of the service that --judge-url gives, which is missing")
     check(out)
     records = read(data, skip_bad_rows=skip_bad_rows, prompts=recipe, **reading_answers(column, split))
     if data != "-":
@@ -126,6 +140,8 @@ def align(
         )
     if recipe and resume:
         raise ValueError(f"{method} begins anew in each round: --resume is for methods that learn from given records")
+    if recipe and judge_url is not None:
+        print(_questions(made.answers, prompts or 64), file=sys.stderr)
     from backchannel.align.load import load_model
     from backchannel.align.online import improve
     from backchannel.align.tune import tune
@@ -136,7 +152,7 @@ def align(
     warnings.filterwarnings("ignore", message="Could not find a config file", category=UserWarning)
     with bar(quiet=as_json) as progress:
         progress("loading the model", 0.0)
-        loaded, tokenizer = load_model(model, rewards=not recipe and _scores(made))
+        loaded, tokenizer = load_model(model, rewards=rewards)
         try:
             if recipe:
                 tuned = improve(
@@ -181,7 +197,10 @@ def _list(as_json: bool) -> None:
 
 
 def _made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The objective or recipe, and the arguments with which it was made: the card's, but for what was given."""
+    """The objective or recipe, and the arguments with which it was made.
+
+    What was given comes first, then its own defaults; the card's example stands in for what has none.
+    """
     import inspect
 
     from backchannel.card import find
@@ -195,16 +214,29 @@ def _made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
     if found.family != "preference" or found.card.protocol not in PROTOCOLS:
         raise ValueError(f"{method} is no objective of preference learning: --method list shows them")
     known = inspect.signature(found.factory).parameters
-    arguments = dict(found.card.example)
+    kinds = get_type_hints(found.factory)
+    arguments = {
+        name: found.card.example[name] if each.default is each.empty else each.default for name, each in known.items()
+    }
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or name not in known:
             raise ValueError(f"--set takes {', '.join(f'{key}=...' for key in known) or 'nothing'}, not {each!r}")
+        if words := _words(kinds[name]):
+            if value not in words:
+                raise ValueError(f"--set {name} must be one of {', '.join(words)}, not {value!r}")
+            arguments[name] = value
+            continue
         arguments[name] = _number(name, value)
         kind = str(known[name].annotation)
         if not _fits(arguments[name], kind):
             raise ValueError(f"--set {name} must be of the kind {kind}, which {value!r} is not")
-    return found.factory(**arguments), arguments
+    return found.factory(**arguments), {name: value for name, value in arguments.items() if value is not None}
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The words that an argument may be; none where it is no word."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _number(name: str, text: str) -> Any:
@@ -234,7 +266,7 @@ def _needs() -> None:
         raise ValueError(f"align needs {' and '.join(missing)}: pip install 'backchannel[align]'")
 
 
-def _judge(function: str | None, reward_model: Path | None, url: str | None, model: str) -> tuple[Any, str]:
+def _judge(function: str | None, reward_model: Path | None, url: str | None, model: str | None) -> tuple[Any, str]:
     """One judge or none, and its name."""
     if sum(each is not None for each in (function, reward_model, url)) > 1:
         raise ValueError("name one judge: --judge, --reward-model or --judge-url")
@@ -248,8 +280,15 @@ def _judge(function: str | None, reward_model: Path | None, url: str | None, mod
 
         return RewardJudge(reward_model), str(reward_model)
     if url is not None:
-        return _service(url, model), model
+        name = model or "default"
+        return _service(url, name), name
     return None, ""
+
+
+def _questions(answers: int, prompts: int) -> str:
+    """What a judge that compares will be asked: of each pair of answers to a prompt, in both orders."""
+    count = prompts * max(1, answers * (answers - 1) // 2) * 2
+    return f"a round asks the judge up to {count:,} questions: {prompts:,} prompts, {answers:,} answers to each"
 
 
 def _service(url: str, model: str) -> Any:

@@ -1,7 +1,8 @@
 """From one kind of record to another: rankings and ratings to pairs, pairs to answers that are good or bad, and so on.
 
 What a kind cannot hold is counted by name in `left`, so that nothing goes in silence: a tie is no pair, and a ranking
-without scores does not say which of its answers are good.
+without scores does not say which of its answers are good. Nor does a score alone: demonstrations are the answers whose
+scores are the highest of what one annotator rated, where another one to the same prompt is scored lower.
 
 - Pairs of a ranking are all its ordered pairs; k answers give k (k - 1) / 2 of them, so that long rankings weigh more.
 - Ratings make rankings, and pairs, where one annotator rated several answers to the same prompt; scores of two people
@@ -28,12 +29,14 @@ from typing import Any, Literal
 from backchannel.lm.answers import Preference, Ranked, Rated, Record, Text, content
 
 Target = Literal["pairs", "singles", "rankings", "demonstrations"]
+Groups = dict[object, dict[str, Rated]]
+"""Ratings by prompt and annotator, and of these by answer."""
 
 
 def converted(records: Iterable[Record], kind: Target, left: Counter[str]) -> Iterator[Record]:
     """The records as one kind; `left` counts what was left out, by why.
 
-    Records that need no other stream through; ratings that become pairs or rankings are held until all are read.
+    Records that need no other stream through; ratings that are compared with each other are held until all are read.
     """
     return _TO[kind](records, left)
 
@@ -101,13 +104,17 @@ def _singles(records: Iterable[Record], left: Counter[str]) -> Iterator[Record]:
 
 
 def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[Record]:
-    """The best answer of each record; of ratings those that are not bad, whatever their score."""
+    """The best answer of each record, then the best-scored ones of each prompt; of other ratings those not bad."""
+    scored: Groups = {}
     for record in records:
         if isinstance(record, Ranked):
             best = record.answers[0]
         elif isinstance(record, Rated):
             if record.good is False:
                 left["answers that are bad"] += 1
+                continue
+            if record.good is None and record.score is not None:
+                _put(record, scored, left)
                 continue
             best = record.answer
         elif record.tie:
@@ -116,6 +123,15 @@ def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[R
         else:
             best = record.rejected if record.strength is not None and record.strength < 0.5 else record.chosen
         yield Rated(record.prompt, best, **_shared(record))
+    for rated in scored.values():
+        most, least = (end(map(_value, rated.values())) for end in (max, min))
+        for each in rated.values():
+            if most == least:
+                left["scored answers without a lower score beside them"] += 1
+            elif _value(each) < most:
+                left["answers scored below the best of their prompt"] += 1
+            else:
+                yield Rated(each.prompt, each.answer, **_shared(each))
 
 
 _TO: dict[Target, Callable[[Iterable[Record], Counter[str]], Iterator[Record]]] = {
@@ -143,18 +159,14 @@ def _drop(record: Record, left: Counter[str], *names: str) -> None:
 
 def _grouped(records: Iterable[Record], left: Counter[str], alone: str) -> Iterator[Record]:
     """Ratings of one prompt by one annotator as a ranking, behind all other records, which pass."""
-    groups: dict[object, dict[str, Rated]] = {}
+    groups: Groups = {}
     for record in records:
         if not isinstance(record, Rated):
             yield record
         elif record.good is None and record.score is None:
             left["demonstrations"] += 1
         else:
-            key = (_key(record.prompt), record.annotator, record.continues, record.score is None)
-            rated = groups.setdefault(key, {})
-            if content(record.answer) in rated:
-                left["ratings of an answer rated again"] += 1
-            rated[content(record.answer)] = record
+            _put(record, groups, left)
     for rated in groups.values():
         if len(rated) < 2:
             left[alone] += 1
@@ -168,10 +180,20 @@ def _grouped(records: Iterable[Record], left: Counter[str], alone: str) -> Itera
             yield from _good_and_bad(best, left)
 
 
+def _put(record: Rated, groups: Groups, left: Counter[str]) -> None:
+    """A rating among those of the same prompt and annotator; of an answer the last one counts."""
+    key = (_key(record.prompt), record.annotator, record.continues, record.score is None)
+    rated = groups.setdefault(key, {})
+    if content(record.answer) in rated:
+        left["ratings of an answer rated again"] += 1
+    rated[content(record.answer)] = record
+
+
 def _good_and_bad(rated: list[Rated], left: Counter[str]) -> Iterator[Preference]:
     """Each good answer against each bad one."""
     good, bad = ([each for each in rated if each.good is said] for said in (True, False))
-    left["ties"] += (len(good) * (len(good) - 1) + len(bad) * (len(bad) - 1)) // 2
+    if ties := (len(good) * (len(good) - 1) + len(bad) * (len(bad) - 1)) // 2:
+        left["ties"] += ties
     for better in good:
         for worse in bad:
             more: dict[str, Any] = {name: getattr(better, name) for name in ("annotator", "continues")}

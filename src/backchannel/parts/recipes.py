@@ -66,8 +66,8 @@ class Recipe:
         begin: "last": a round goes on with the weights of the round before; "start": it begins anew.
         anchor: the objective's reference: the model from the "start", that of the "last" round, or the start's share in
             a geometric mixture of the two.
-        compares: `select` takes judgements of pairs, [n, k, k] with how likely the row's answer is the better one, where
-            a judge gives no scores; else it gets each answer's share of wins.
+        compares: of a judge without scores, `select` takes judgements of pairs, [n, k, k] with how likely the row's
+            answer is the better one; else it gets each answer's share of wins.
     """
 
     answers: int

@@ -19,8 +19,8 @@ there is no such point: margins grow as long as training goes on.
 Steps: draw N answers; judge all pairs in both orders; (1); rank (2); pair (3); some steps down (4).
 
 A recipe's scores are numbers of single answers, [n, N]: they are read as log-odds, sigmoid(scale (s_a - s_b)).
-Judgements of pairs, [n, N, N] with J(a, b) in row a and column b, are taken as they are; `align` hands them on where its
-judge compares.
+Judgements of pairs, [n, N, N] with J(a, b) in row a and column b, are taken as they are; `align` hands them on where
+its judge compares.
 
 Deviations: the paper asks the model in words, "which answer is better", and reads the probabilities of two tokens; here
 whoever draws brings the judgements. Of the paper's ranked pairing we know that it makes several pairs of a ranking, not

@@ -22,6 +22,8 @@ Steps: train the estimator with dropout on labelled pairs; draw answers and thei
 
 Deviations: the released code draws by 1 - I alone, I in nats, half of the candidates, and keeps an equal number of hard
 ones apart; m = 0 and share = 1/2 are its easy half. There (5) is plain DPO. The paper's own weights could not be read.
+In records a strength is the probability that the chosen answer is better: of these `align` takes c = |2 strength - 1|
+and the likelier answer as chosen (so that c is written as (1 + c) / 2), and a tie counts nothing.
 
     >>> import torch
     >>> agreed, torn = information_gain(torch.tensor([[0.9, 0.99], [0.9, 0.81]])), torch.tensor([[0.99], [0.01]])

@@ -59,9 +59,13 @@ def test_scalars_of_other_libraries_are_numbers(kind):
     assert told(judge) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [math.nan, math.inf, True, np.bool_(True), "good", None, torch.tensor([1.0, 2.0]), 1j]
-)
+@pytest.mark.parametrize("kind", [bool, np.bool_, torch.tensor])
+def test_yes_and_no_are_1_and_0(kind):
+    judge = Scored(lambda prompt, answer: kind(len(answer) > 1), "long")
+    assert judge(["p"], ["aa"], ["a"]) == ([1.0], [(1.0, 0.0)])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, "good", None, torch.tensor([1.0, 2.0]), 1j])
 def test_a_score_that_is_no_number_is_asked_for_again_and_then_none(wrong):
     heard = []
 
@@ -158,9 +162,14 @@ def test_a_model_is_believed_where_it_says_the_same_in_both_orders():
     assert long.calls == 4
     judge(["p"], ["aaa"], ["bb"])
     assert long.calls == 4  # the same question is not paid for twice
-    first = Compared(_Judge(lambda a, b: "a"))
-    assert first(["p"], ["x"], ["y"]).wins == [0.5]
-    assert first.split == 1  # the order decided
+    assert judge.notes == []
+    first = Compared(_Judge(lambda a, b: "a" if a != "zz" else "b"))
+    tried(first, "first", ["p"], ["x"])
+    assert first.notes == []  # one answer twice says nothing of the order
+    assert first(["p"] * 3, ["x", "x", "zz"], ["y", "z", "x"]).wins == [0.5, 0.5, 0.0]
+    assert first.split == 2  # the order decided
+    said = "of 2 of 3 pairs the judge said something else when their order was turned round: they count as ties"
+    assert told(first) == [said]
     assert Compared(_Judge(lambda a, b: "TIE"))(["p"], ["x"], ["y"]).wins == [0.5]
 
 

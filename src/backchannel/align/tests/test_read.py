@@ -398,5 +398,8 @@ def test_records_become_a_log_and_what_it_cannot_hold_is_said(tmp_path):
         "a log cannot hold demonstrations (1)",
     ]
     assert [each.id for each in read(tmp_path / "log.jsonl")] == ["1", "k", "k/2"]
+    turned = [Preference("q", "a", "b", 0.2, 1.0, id="p"), Preference("q", "a", "b", 0.0, id="r")]
+    write(turned, tmp_path / "log.jsonl", "log")
+    assert list(read(tmp_path / "log.jsonl")) == [Preference("q", "b", "a", id=each.id) for each in turned]
     with pytest.raises(LogError, match="a log cannot hold 'prompt' in meta"):
         write([Rated("q", "a", True, meta={"prompt": "x"})], tmp_path / "x.jsonl", "log")

@@ -1,5 +1,6 @@
 """`align`, as it is typed: a model is tuned, judged and shown; what is wrong is one sentence."""
 
+import inspect
 import json
 
 import pytest
@@ -11,7 +12,9 @@ from typer.testing import CliRunner  # noqa: E402
 
 from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.write import write  # noqa: E402
+from backchannel.card import find  # noqa: E402
 from backchannel.cli import align, app, methods  # noqa: E402
+from backchannel.lm.answers import Preference  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
@@ -75,6 +78,9 @@ def test_arguments_reach_the_objective(place, tmp_path):
     for wrong, sentence in [
         (["--method", "rdpo", "--set", "gamma=1"], "--set takes flip_rate=..., beta=..., not 'gamma=1'"),
         (["--method", "rdpo", "--set", "beta=much"], "--set beta must be a number, true or false, not 'much'"),
+        (["--method", "raft", "--set", "answers=2.5"], "--set answers must be of the kind int, which '2.5' is not"),
+        (["--method", "p3o", "--set", "clipping=1"], "--set clipping must be one of separate, joint, not '1'"),
+        (["--method", "rso", "--set", "loss=hing"], "loss must be one of sigmoid-norm, hinge-norm, hinge, not 'hing'"),
         (["--method", "rdpo", "--set", "flip_rate=0.7"], "flip_rate must lie in [0, 1/2), not 0.7"),
         (["--method", "ucb1"], "ucb1 is no objective of preference learning: --method list shows them"),
         (["--method", "dpoo"], "no method is called 'dpoo'; did you mean"),
@@ -89,6 +95,57 @@ def test_arguments_reach_the_objective(place, tmp_path):
         assert not (tmp_path / "b").exists()
 
 
+def test_every_method_is_made_with_its_own_defaults(place):
+    for each in json.loads(_run("--method", "list", "--json").stdout):
+        made, arguments = align._made(each["key"], [])
+        found = find(each["key"])
+        own = {name: each.default for name, each in inspect.signature(found.factory).parameters.items()}
+        for name, value in own.items():
+            expected = found.card.example[name] if value is inspect.Parameter.empty else value
+            assert arguments.get(name) == expected, (found.key, name)
+        assert hasattr(made, "select") or hasattr(made, "reads")
+    rest_em, arguments = align._made("rest_em", ["cap=2"])
+    assert arguments == {"answers": 32, "cap": 2, "passing": 1.0}
+    assert rest_em.select(torch.zeros(3, 32), torch.Generator()).row.tolist() == []  # what is rejected is not imitated
+
+
+def test_words_are_arguments():
+    for method, said in (("rso", "loss=hinge"), ("p3o", "clipping=separate"), ("vpo", "calibration=both")):
+        name, _, word = said.partition("=")
+        assert align._made(method, [said])[1][name] == word
+    assert not align._made("rso", ["loss=hinge"])[0].objective.reference
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "useless"),
+    [
+        ("dpo", ["--rounds", 3], "--rounds"),
+        ("oaif", ["--save", 10, "--judge", "math:exp"], "--save"),
+        ("bradley_terry", ["--judge", "math:exp", "--answers", 3], "--judge and --answers"),
+        ("bradley_terry", ["--reward-model", "x", "--most", 128], "--reward-model and --most"),
+        ("bradley_terry", ["--judge-url", "http://x", "--judge-model", "m"], "--judge-url and --judge-model"),
+        ("dpo", ["--judge-model", "m"], None),
+    ],
+)
+def test_options_of_no_use_are_refused(place, tmp_path, method, words, useless):
+    how = ["--model", place / "small", "--data", place / "pairs.jsonl", "--out", tmp_path / "out", "--method", method]
+    found = _run(*how, *words)
+    alone = "--judge-model names a model of the service that --judge-url gives, which is missing"
+    assert str(found.exception) == (f"{method} has no use for {useless}" if useless else alone)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_strength_below_a_half_is_for_the_other_answer(place, tmp_path):
+    turned = [Preference(each.prompt, each.rejected, each.chosen, 0.1) for each in word_pairs(80)]
+    write(turned, tmp_path / "turned.jsonl")
+    how = ["--model", place / "small", "--data", tmp_path / "turned.jsonl", "--out", tmp_path / "out", *QUICK]
+    found = _run(*how, "--method", "upo", "--answers", 0, "--json")
+    assert found.exit_code == 0, found.output
+    after = json.loads(found.stdout)["after"]
+    assert sum(after["margins"]) < 0  # of the answers that are named as chosen
+    assert after["accuracy"] > 0.6
+
+
 def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
     how = ["--model", place / "small", "--data", place / "pairs.jsonl", *QUICK, "--method", "oaif", "--out"]
     found = _run(*how, tmp_path / "none")
@@ -96,8 +153,6 @@ def test_a_recipe_learns_from_answers_that_the_model_draws(place, tmp_path):
     judge = ["--judge", "backchannel.testing.small_models:good_words", "--rounds", "2", "--prompts", "16"]
     found = _run(*how, tmp_path / "none", *judge, "--group", "8", "--price", "0")
     assert str(found.exception) == "oaif has no use for --group and --price"
-    found = _run(*how[:-3], "--method", "dpo", "--out", tmp_path / "none", "--rounds", "3")
-    assert str(found.exception) == "dpo has no use for --rounds"
     rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": each["prompt"]}) for each in rows))
     how[3] = tmp_path / "prompts.jsonl"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +20,8 @@ from backchannel.testing.small_models import small_llama, word_pairs, word_token
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
 torch.set_num_threads(1)
-QUICK = ["--steps", "1", "--batch", "4", "--micro", "4", "--most", "4", "--answers", "4", "--held-out", "0.2"]
+QUICK = ["--steps", "1", "--batch", "4", "--micro", "4", "--held-out", "0.2"]
+SHORT = ["--most", "4", "--answers", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def how(tmp_path_factory):
 
 
 def _run(*words):
-    return CliRunner().invoke(app, ["align", *map(str, words)])
+    short = [] if "bradley_terry" in words else SHORT
+    return CliRunner().invoke(app, ["align", *map(str, [*words, *short])])
 
 
 @pytest.fixture
@@ -71,6 +74,16 @@ def test_a_service_gets_the_key_of_the_environment_and_no_one_else_does(how, ser
     assert set(service.heard) == {"Bearer a-secret"}
     assert json.loads(found.stdout)["drawn"]["wins"] == 0.5
     assert "a-secret" not in found.output + (tmp_path / "out" / "result.json").read_text()
+
+
+def test_a_service_that_always_names_the_first_is_told_of_and_so_is_what_a_round_asks(how, service, tmp_path):
+    service.says = 200, {"choices": [{"message": {"content": "A"}}]}
+    more = ["--method", "oaif", "--rounds", 1, "--prompts", 3, "--set", "answers=3"]
+    found = _run(*how, "--out", tmp_path / "out", "--judge-url", service.url, *more)
+    assert found.exit_code == 0, found.output
+    assert "a round asks the judge up to 18 questions: 3 prompts, 3 answers to each\n" in found.stderr
+    turned = re.search(r"of (\d+) of (\d+) pairs the judge said something else when their order was", found.stdout)
+    assert turned[1] == turned[2] != "0"
 
 
 def test_a_service_that_refuses_ends_the_run_before_training(how, service, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from backchannel.align.gathered import gather
+from backchannel.align.read import read
 from backchannel.cli import app, audit, message
 from backchannel.preference.audit_card import REQUIRED
 from backchannel.report.audit_page import page
@@ -158,6 +160,11 @@ def test_nothing_to_audit_is_one_sentence(tmp_path, text, said):
 def test_a_column_that_is_not_there_is_named(tmp_path, rows):
     code, _, error = call(write(tmp_path / "prefs.jsonl", rows), "--context", "mood")
     assert (code, "has a column 'mood'" in error) == (2, True)
+
+
+def test_annotators_may_be_the_groups(rows):
+    by_name = gather(read(rows[:12]), "rows", "annotator", None, None)
+    assert sorted(set(by_name.group)) == ["p0", "p1", "p2", "p3"]
 
 
 def test_the_command_is_light_to_import():

@@ -56,6 +56,13 @@ def test_one_kind_becomes_another(tmp_path):
     ]
 
 
+def test_a_log_counts_what_it_holds(tmp_path):
+    write([*PAIRS, Rated("q", "a")], tmp_path / "a.jsonl")
+    done = run(tmp_path / "a.jsonl", tmp_path / "log.jsonl", "--answers", "same", "--to", "log")
+    said = ["left out: demonstrations, which a log cannot hold (1)", "2 records written"]
+    assert done.stdout.splitlines()[:2] == said
+
+
 def test_other_columns_and_markers(tmp_path):
     (tmp_path / "a.csv").write_text("question,good,bad,by\nq,a,b,Ada\nq,a,a,Bob\n")
     names = ["--column", "prompt=question", "--column", "chosen=good", "--column", "rejected=bad"]

@@ -166,3 +166,28 @@ def test_demonstrations_are_the_best_alone():
     found, left = made(records, "demonstrations")
     assert found == [Rated("q", "a"), Rated("q", "b"), Rated("q", "c"), Rated("q", "e", id="x"), Rated("q", "g")]
     assert left == {"ties": 1, "answers that are bad": 1}
+
+
+def test_demonstrations_of_scored_answers_are_the_best_of_their_prompt():
+    records = [
+        Rated("q", "a", score=1),
+        Rated("q", "b", score=5, id="x"),
+        Rated("q", "c", score=5),
+        Rated("q", "d", score=9, annotator="Ada"),  # nothing is known of how she scores others
+        Rated("p", "e", score=2),
+        Rated("o", "f", score=2),
+        Rated("o", "g", score=2),
+        Rated("q", "h", True, score=1),
+        Rated("q", "i", False, score=9),
+    ]
+    found, left = made(records, "demonstrations")
+    assert found == [Rated("q", "h"), Rated("q", "b", id="x"), Rated("q", "c")]
+    assert left == {
+        "answers scored below the best of their prompt": 1,
+        "scored answers without a lower score beside them": 4,
+        "answers that are bad": 1,
+    }
+
+
+def test_what_was_not_left_out_is_not_counted():
+    assert made([Rated("q", "a", True), Rated("q", "b", False)], "pairs") == ([Preference("q", "a", "b")], {})
