@@ -8,12 +8,14 @@ the split of a step nor a resumed run changes a number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from backchannel.align.examples import Example
+from backchannel.ledger.problems import counted
 from backchannel.parts.objectives import Baseline
 
 
@@ -39,20 +41,52 @@ class Yardstick:
         return float(self.kind.value(now - before, good))
 
 
-def mismatched(examples: Sequence[Example]) -> list[Example]:
-    """Each prompt with the answer of the next other prompt; what the reference says of it is not known.
+def mismatched(examples: Sequence[Example], notes: list[str] | None = None) -> list[Example]:
+    """Prompts with answers to other prompts, good and bad in the shares of the data, as a whole and in each part.
+
+    Every answer is used once: prompt after prompt in a circle, and each meets the answer half the way round. Where one
+    prompt has more than half of all answers, those to the others come again. An answer is cut where prompt and answer
+    would be longer than the longest example. What the reference says is not known.
+
+    Args:
+        examples: with what is said of them.
+        notes: is told of answers that were cut.
 
     Raises:
         ValueError: if there is one prompt alone.
     """
-    n, found = len(examples), []
-    for i, each in enumerate(examples):
-        ahead = (examples[(i + j) % n] for j in range(1, n))
-        other = next((one for one in ahead if one.prompt != each.prompt), None)
-        if other is None:
-            raise ValueError("this objective compares with answers to other prompts, and there is one prompt alone")
-        found.append(each._replace(answers=other.answers, before=()))
-    return found
+    of: dict[tuple[int, ...], list[Example]] = {}
+    for each in examples:
+        of.setdefault(tuple(each.prompt), []).append(each)
+    if len(of) < 2:
+        raise ValueError("this objective compares with answers to other prompts, and there is one prompt alone")
+    much = max(of.values(), key=len)
+    others = [each for group in of.values() if group is not much for each in group]
+    circle, half = much + others, len(examples) // 2
+    if len(much) <= half:
+        pairs = zip(circle, circle[half:] + circle[:half], strict=True)
+    else:
+        answers = [*itertools.islice(itertools.cycle(spread(others)), len(much)), *spread(much)[: len(others)]]
+        pairs = zip(circle, answers, strict=True)
+    most, cut, found = max(len(each.prompt) + max(map(len, each.answers)) for each in examples), 0, []
+    for asked, answered in pairs:
+        room = most - len(asked.prompt)
+        cut += len(answered.answers[0]) > room
+        short = [answer[:room] for answer in answered.answers]
+        found.append(asked._replace(answers=short, facts=answered.facts, before=()))
+    if cut and notes is not None:
+        kinds = "answer was cut behind another prompt", "answers were cut behind other prompts"
+        notes.append(f"to be compared with, {counted(cut, *kinds)}, where both are longer than any example")
+    return spread(found)
+
+
+def spread(examples: Sequence[Example]) -> list[Example]:
+    """The same, good and bad in even turns: each part has the shares of the whole, whatever the order was."""
+    sides: dict[bool, list[Example]] = {True: [], False: []}
+    for each in examples:
+        sides[bool(each.facts.get("good"))].append(each)
+    placed = [((i + 0.5) / len(side), each) for side in sides.values() for i, each in enumerate(side)]
+    return [each for _, each in sorted(placed, key=lambda one: one[0])]
 
 
 def alternating(examples: Sequence[Example]) -> list[Example]:

@@ -70,8 +70,10 @@ def examples(
     if not found:
         raise ValueError(
             f"no record can be used as {_target(objective)}"
-            + "".join(f"; left out: {n} {why}" for why, n in left.items())
+            + "".join(f"; left out: {n} {why}" for why, n in left.items() if n)
         )
+    if reads is Singles and reads_field(objective, "good") and not any("good" in each.facts for each in found):
+        raise ValueError("this objective learns which answers are good (label), and the data say it of none")
     if reads is Scores and all(each.facts["tie"] for each in found if "strength" in each.facts):
         for each in found:  # a tie is all that strengths say
             each.facts.pop("strength", None)
@@ -87,7 +89,8 @@ def examples(
         raise ValueError(
             f"rankings must all have the same number of answers; there are some of {min(sizes)} and of {max(sizes)}"
         )
-    return found, [f"{count:,} {why} were left out" for why, count in left.items()] + encoder.report.sentences()
+    notes = [f"{count:,} {why} were left out" for why, count in left.items() if count]
+    return found, notes + encoder.report.sentences()
 
 
 def _why(record: Record, name: str, encoder: Encoder) -> tuple[list[int], list[int]]:

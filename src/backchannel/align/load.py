@@ -11,6 +11,7 @@ with that adapter, to go on with.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -65,7 +66,7 @@ def load_model(name: str, rewards: bool = False) -> tuple[Any, Any]:
         else:
             if not file:
                 _fits(path, transformers.AutoConfig.from_pretrained(name), rewards)
-            with _quiet() if rewards else nullcontext():
+            with _new_head() if rewards else nullcontext():
                 model = kind.from_pretrained(name, dtype=torch.float32, **file, **more)
     except RefusedError:
         raise
@@ -77,6 +78,7 @@ def load_model(name: str, rewards: bool = False) -> tuple[Any, Any]:
         model.config._name_or_path = str(path)
     elif getattr(model, "hf_quantizer", None) is not None:
         raise ValueError(f"{path} is quantised, which full precision training is not for: load its unquantised weights")
+    _knows(path, model, tokenizer)
     if rewards and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.eos_token_id  # positions are found otherwise; transformers asks for one
     return model, tokenizer
@@ -138,6 +140,19 @@ def _fits(path: Path, config: Any, rewards: bool) -> None:
         raise RefusedError(f"a reward model has a head of one output, and that of {path} has {config.num_labels}")
 
 
+def _knows(path: Path, model: Any, tokenizer: Any) -> None:
+    """Tokens that a vocabulary was added to may be without an embedding, where none of them is ever written."""
+    known = int(model.get_input_embeddings().weight.shape[0])
+    most = max(
+        int(tokenizer.vocab_size) - 1, *(each for each in (tokenizer.eos_token_id, tokenizer.bos_token_id) if each)
+    )
+    if most >= known:
+        raise ValueError(
+            f"the tokenizer of {path} has tokens up to number {most:,}, "
+            f"and the model has embeddings up to {known - 1:,}: is it another model's?"
+        )
+
+
 def _classifies(config: dict[str, Any]) -> bool:
     return any(each.endswith("ForSequenceClassification") for each in config.get("architectures") or ())
 
@@ -157,18 +172,33 @@ def _has_head(folder: Path) -> bool:
 def _with_adapter(base: Any, folder: Path) -> Any:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    with adapting():
+        return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the report that a head is new: it will be trained, or comes from an adapter; else it is refused."""
+def adapting() -> Iterator[None]:
+    """Without warnings that are not for users: of a name in transformers, of a setting that peft corrects itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
+        yield
+
+
+@contextmanager
+def _new_head() -> Iterator[None]:
+    """A head that is new is drawn alike each time, so that a run can be resumed, and is not reported.
+
+    It will be trained, or comes from an adapter; else it is refused.
+    """
     from transformers.utils import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
     finally:
         logging.set_verbosity(before)
 

@@ -22,13 +22,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from backchannel.align.baseline import Yardstick
 from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
 from backchannel.align.model import redirected
-from backchannel.align.start import written
+from backchannel.align.start import rate, written
 from backchannel.align.tokens import known_by
 from backchannel.parts.objectives import Objective, Pairs
 
@@ -94,6 +95,15 @@ class Loop(Trainer):
         own = sum((float(weights(self.objective, each["batch"].examples).sum()) for each in batch_samples), 0.0)
         total = torch.tensor(own, device=device)
         return self.accelerator.reduce(total, "sum") if self.args.world_size > 1 else total
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rate's path: a line up and a line down, without a step at 0 (`rate`)."""
+        if self.lr_scheduler is None and self.args.lr_scheduler_type == "linear":
+            warm = self.args.get_warmup_steps(num_training_steps)
+            stepped: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(stepped, lambda step: rate(step, warm, num_training_steps))
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def compute_loss(
         self,

@@ -21,6 +21,7 @@ from backchannel.align.rollouts import PolicyGradient
 from backchannel.align.rounds import Prompt, Rounds, mixed
 from backchannel.align.sampler import Sampler, Transformers
 from backchannel.align.start import begin, described, outfit, ready, training_arguments, written
+from backchannel.align.template import RecordError
 from backchannel.align.tokens import Encoder
 from backchannel.align.tune import Tell, longest, noted, saved
 from backchannel.lm.answers import Record
@@ -42,6 +43,7 @@ def improve(
     arguments: dict[str, Any] | None = None,
     judge_name: str = "",
     sampler: Sampler | None = None,
+    skip_bad_rows: int = 0,
     tell: Tell = lambda what, share: None,
 ) -> Tuned:
     """Improve a model by its own answers, judge it on prompts that it was not trained on, and save it.
@@ -59,6 +61,7 @@ def improve(
         method: the recipe's key, and its `arguments`, for the record.
         judge_name: for the record.
         sampler: draws answers of the model; None: by transformers.
+        skip_bad_rows: prompts that may be refused.
         tell: hears what is done, and how far it is.
 
     Raises:
@@ -74,11 +77,11 @@ def improve(
         raise ValueError("this recipe draws from mixtures with the reference, and the sampler that was given cannot")
     limit = longest(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit or limit // 2, chat=settings.chat)
-    train, held = _prompts(records, encoder, settings)
+    train, held = _prompts(records, encoder, settings, skip_bad_rows)
     read = [tokens for _, tokens in [*train, *held]]
     begin(out, described(model, settings, method, arguments, read), resume=None)
     torch.manual_seed(settings.seed)
-    # A round is not gone on with; of its few steps the first would be one of 0 if the learning rate had to rise.
+    # A round is not gone on with, and its few steps come at the full rate.
     settings = msgspec.structs.replace(settings, save=0, warmup=0.0)
     args = training_arguments(out, settings)
     model = ready(model, settings, rewards=False).to(args.device)
@@ -130,13 +133,18 @@ def improve(
     )
 
 
-def _prompts(records: Iterable[Record], encoder: Encoder, settings: Settings) -> tuple[list[Prompt], list[Prompt]]:
+def _prompts(
+    records: Iterable[Record], encoder: Encoder, settings: Settings, skip_bad_rows: int
+) -> tuple[list[Prompt], list[Prompt]]:
     """Different prompts: to learn from, in an order by the seed, and to judge by."""
-    found = {
-        tuple(tokens): (each.prompt, tokens)
-        for each in records
-        if (tokens := encoder.asked(each.prompt, each.continues))
-    }
+
+    def asked(record: Record, name: str) -> Prompt:
+        tokens = encoder.asked(record.prompt, record.continues, name)
+        if not tokens:
+            raise RecordError(f"{name}: the prompt has no token")
+        return record.prompt, tokens
+
+    found = {tuple(tokens): (text, tokens) for text, tokens in encoder.each(records, asked, skip_bad_rows)}
     every = list(found.values())
     if len(every) < 2:
         raise ValueError(f"at least two different prompts are needed, to learn from and to judge by, not {len(every)}")

@@ -32,10 +32,12 @@ VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "us
 
 
 def keep_start(model: Any) -> None:
-    """Keep a frozen copy of the adapter that `model` has: it is part of the reference from now on."""
+    """Keep a frozen copy of the adapter that `model` has: it is the reference's from now on; an earlier copy goes."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     name = model.active_adapter
+    if START in model.peft_config:
+        model.delete_adapter(START)
     model.add_adapter(START, copy.deepcopy(model.peft_config[name]))
     set_peft_model_state_dict(model, get_peft_model_state_dict(model, adapter_name=name), adapter_name=START)
     model.set_adapter(name)

@@ -15,7 +15,8 @@ class Settings(msgspec.Struct, kw_only=True):
         batch: examples in a step of the optimizer, over all processes.
         micro: examples at a time; changes memory and speed, not the numbers.
         learning_rate: of AdamW; None: 1e-4 for an adapter, 1e-6 for all weights.
-        warmup: share of the steps in which the learning rate rises from 0; then it falls to 0 along a line.
+        warmup: share of the steps, rounded down, in which the learning rate rises along a line; then it falls along
+            one. No step is one of 0.
         lora: rank of the adapter on all linear layers; 0 trains all weights.
         limit: tokens of a prompt and an answer, at most.
         prompt_limit: prompts longer than this are cut on their left; None: where the answer needs the room.

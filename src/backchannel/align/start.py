@@ -6,10 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +18,19 @@ from typing import Any
 import msgspec
 import torch
 from safetensors import SafetensorError
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import TrainerCallback, TrainingArguments
 
 from backchannel import __version__
-from backchannel.align.reference import keep_start
+from backchannel.align.load import adapting
+from backchannel.align.reference import START, keep_start
 from backchannel.align.result import Settings
 from backchannel.ledger.convert import beside
 
 FREE = ("micro", "save", "checkpointing")  # settings that change no number
 WHOLE = "whole.json"
+WRITTEN = {"method", "arguments", "settings", "records", "model"}  # what `described` names, and `start.json` holds
+AROUND = "_backchannel_adapted"  # where a model keeps what peft wrapped around it
 
 
 def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
@@ -34,36 +38,61 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
 
     `resume` is None for runs that cannot be resumed.
 
-    A checkpoint counts if it was written to its end (`Whole`): one that was cut off is passed over.
+    A checkpoint counts if it was written to its end (`Whole`): one that was cut off is passed over, and a new run takes
+    it away. What others keep in the folder stays as it is.
 
     Raises:
-        ValueError: where another run lies in the folder, or none to resume.
+        ValueError: where another run or other files lie in the folder, or there is none to resume.
     """
     file, folder = out / "start.json", out / "checkpoints"
-    found = sorted(folder.glob("checkpoint-*"), key=lambda each: int(each.name.rpartition("-")[2]))
+    found = _checkpoints(folder)
     last = next((each for each in reversed(found) if _is_whole(each)), None)
     if not resume:
         if last or (out / "model").exists():
             what = "checkpoints" if last else "a model"
             advice = "choose another folder" if resume is None else "resume it, or choose another folder"
             raise ValueError(f"{out} holds {what} of an earlier run: {advice}")
-        shutil.rmtree(folder, ignore_errors=True)  # what was cut off is of no use
-        folder.mkdir(parents=True, exist_ok=True)
+        if file.exists() and _begun(file) is None:
+            raise ValueError(f"{file} was not written by align: choose another folder")
+        if not file.exists() and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ValueError(f"{folder} is of no run of align, without start.json beside it: choose another folder")
+        for torn in found:  # what was cut off is of no use
+            shutil.rmtree(torn, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
         with beside(file) as made:
             made.write_text(json.dumps(start, indent=1, default=str))
+        folder.mkdir(exist_ok=True)
         return None
     if last is None or not file.is_file():
         raise ValueError(f"there is nothing to resume in {out}")
-    try:
-        earlier, now = json.loads(file.read_text()), json.loads(json.dumps(start, default=str))
-    except ValueError:
-        raise ValueError(f"{file} cannot be read: what the run was begun with is not known") from None
+    earlier, now = _begun(file), json.loads(json.dumps(start, default=str))
+    if earlier is None:
+        raise ValueError(f"{file} cannot be read: what the run was begun with is not known")
     for each in (earlier, now):
         each["settings"] = {name: value for name, value in each["settings"].items() if name not in FREE}
     for name in start:
         if earlier.get(name) != now[name]:
             raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
     return last
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Folders that are named as checkpoints are, the oldest first."""
+    found = {
+        int(match[1]): each for each in folder.glob("*") if (match := re.fullmatch(r"checkpoint-(\d+)", each.name))
+    }
+    return [found[step] for step in sorted(found) if found[step].is_dir() and not found[step].is_symlink()]
+
+
+def _begun(file: Path) -> dict[str, Any] | None:
+    """What a run was begun with; None where the file is of no run, or cannot be read."""
+    try:
+        start = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return (
+        start if isinstance(start, dict) and start.keys() >= WRITTEN and isinstance(start["settings"], dict) else None
+    )
 
 
 class Whole(TrainerCallback):
@@ -117,11 +146,11 @@ def described(model: Any, settings: Settings, method: str, arguments: dict[str, 
 
 
 def shape(model: Any) -> str:
-    """A word for a model: its kind, and a digest of its shapes and of some of its weights."""
+    """A word for a model: its kind, and a digest of its shapes and of some of its weights, an adapter's with them."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     seen = hashlib.sha256()
     for name, value in base.state_dict().items():
-        if "lora_" not in name:
+        if START not in name.split("."):
             seen.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
             seen.update(value.detach().reshape(-1)[:8].float().cpu().numpy().tobytes())
     return f"{type(base).__name__} {seen.hexdigest()[:16]}"
@@ -133,17 +162,36 @@ def digest(value: Any) -> str:
 
 
 def ready(model: Any, settings: Settings, rewards: bool) -> Any:
-    """With an adapter, unless all weights are to be trained; of one that it has, a copy is kept as the reference."""
+    """With an adapter, unless all weights are to be trained; of one that it has, a copy is kept as the reference.
+
+    A model that was tuned before goes on from the adapter that it got then. Dropout is off from now on: losses compare
+    log-probabilities, or scores, which must be those of one and the same network.
+    """
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError("the model is quantised: save it once in 16 or 32 bits and load that")
+    model = getattr(model, AROUND, [model])[0]
+    if hasattr(model, "peft_config") and not hasattr(model, "get_base_model"):
+        raise ValueError(
+            "the model holds an adapter that peft.PeftModel is not around: load both by "
+            "backchannel.align.load.load_model, or peft.PeftModel.from_pretrained"
+        )
     model.config.use_cache = False
+    without_dropout(model)
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not settings.lora and not hasattr(model, "peft_config"):
         return model
-    with warnings.catch_warnings():  # peft asks transformers for a name that is going to change
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+    with adapting():
         return _adapted(model, settings, rewards)
+
+
+def without_dropout(model: torch.nn.Module) -> None:
+    """Nothing is dropped in training: neither by modules nor by what they hand to functions."""
+    for module in model.modules():
+        drops = isinstance(module, _DropoutNd)
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or (drops and name == "p")):
+                setattr(module, name, 0.0)
 
 
 def _adapted(model: Any, settings: Settings, rewards: bool) -> Any:
@@ -159,7 +207,22 @@ def _adapted(model: Any, settings: Settings, rewards: bool) -> Any:
         target_modules="all-linear",
         task_type="SEQ_CLS" if rewards else "CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    found = get_peft_model(model, config)
+    setattr(model, AROUND, [found])  # in a list: as a module it would be a part of its own part
+    return found
+
+
+class Arguments(TrainingArguments):
+    """Arguments of the Trainer whose share of warm-up is rounded down: few steps have none."""
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """In how many steps the learning rate rises."""
+        return int(self.warmup_steps * num_training_steps)
+
+
+def rate(step: int, warm: int, steps: int) -> float:
+    """The share of the learning rate at a step, counted from 0: it rises along a line, then falls; it is never 0."""
+    return (step + 1) / (warm + 1) if step < warm else max(0, steps - step) / (steps - warm)
 
 
 def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
@@ -170,7 +233,7 @@ def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
             f"batch must be a multiple of micro times processes, and {settings.batch} is none of "
             f"{settings.micro} x {processes}"
         )
-    return TrainingArguments(
+    return Arguments(
         output_dir=str(out / "checkpoints"),
         num_train_epochs=settings.epochs,
         max_steps=settings.steps or -1,

@@ -31,6 +31,7 @@ Everything that was cut, merged, changed or left out is counted in `encoder.repo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -151,6 +152,8 @@ class Encoder:
         self._opening = self._find_opening()
         self.template = Template(tokenizer, template)
         self.ends = [self.eos]
+        if chat and not self.template.exists:
+            raise ValueError("a chat template is asked for, for plain prompts, and the tokenizer has none")
         if self.template.exists:
             frame = self.template.frame
             self.ends = sorted({self.eos, frame.end})
@@ -159,13 +162,19 @@ class Encoder:
 
     def __call__(self, record: Record, name: str = "the record") -> Encoded:
         """A record in tokens; RecordError, with the record's `name`, where that cannot be."""
-        try:
+        with self._named(name):
             encoded = self._encode(record)
+        self.report.records += 1
+        return encoded
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """What is refused within is counted, and said of `name`."""
+        try:
+            yield
         except RecordError as error:
             self.report.refused += 1
             raise RecordError(f"{name}: {error}") from None
-        self.report.records += 1
-        return encoded
 
     def each(self, records: Iterable[Record], read: Callable[[Record, str], T], skip_bad_rows: int = 0) -> Iterator[T]:
         """What `read` makes of each record and its name; up to `skip_bad_rows` that are refused are left out.
@@ -189,9 +198,10 @@ class Encoder:
         messages = [user(prompt)] if isinstance(prompt, str) else prompt
         return self._once(self._ids(self.template.prompt(messages, continues)))
 
-    def asked(self, prompt: Text, continues: bool = False) -> list[int]:
-        """The same, cut on its left to `prompt_limit`, which is counted."""
-        tokens = self.prompt(prompt, continues)
+    def asked(self, prompt: Text, continues: bool = False, name: str = "the record") -> list[int]:
+        """The same, cut on its left to `prompt_limit`, which is counted; RecordError, with the record's `name`."""
+        with self._named(name):
+            tokens = self.prompt(prompt, continues)
         return self._cut(tokens, len(tokens) if self.prompt_limit is None else self.prompt_limit)
 
     def _encode(self, record: Record) -> Encoded:

@@ -108,7 +108,7 @@ def tune(
             tell("measuring the reference", 0.0)
             with args.main_process_first(desc="measuring the reference"):
                 train, held = _with_reference(answers, train, held, out / "reference.safetensors")
-    yardstick = None if answers is None else _yardstick(objective, answers, train, settings, out)
+    yardstick = None if answers is None else _yardstick(objective, answers, train, settings, out, notes)
     interrupt, guards = Interrupt(), Guards()
     loop = Loop(model, args, train, objective, logs, [Progress(tell), interrupt, guards, Whole()], yardstick)
     before = _held(loop.model, objective, held, logs, settings)
@@ -227,7 +227,7 @@ def _with_reference(
 
 
 def _yardstick(
-    objective: Objective[Any], answers: Answers, train: list[Example], settings: Settings, out: Path
+    objective: Objective[Any], answers: Answers, train: list[Example], settings: Settings, out: Path, notes: list[str]
 ) -> Yardstick | None:
     """For losses that need one: what it measures, with what the reference says of that."""
     if objective.baseline is None:
@@ -235,7 +235,7 @@ def _yardstick(
     count = 2 * (settings.batch // 2 or 1)
     if objective.baseline.of == "own":
         return Yardstick(objective.baseline, alternating(train), count)
-    others, _ = _with_reference(answers, mismatched(train), [], out / "mismatched.safetensors")
+    others, _ = _with_reference(answers, mismatched(train, notes), [], out / "mismatched.safetensors")
     return Yardstick(objective.baseline, others, count)
 
 

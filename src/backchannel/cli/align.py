@@ -157,7 +157,7 @@ def align(
             if recipe:
                 tuned = improve(
                     loaded, tokenizer, records, made, asked, out, settings, rounds=rounds or 3,
-                    prompts=prompts or 64, tell=progress, **about,
+                    prompts=prompts or 64, skip_bad_rows=skip_bad_rows, tell=progress, **about,
                 )  # fmt: skip
             else:
                 tuned = tune(

@@ -26,14 +26,62 @@ def _some(n=6, before=-5.0):
     ]
 
 
-def test_answers_to_other_prompts():
-    some = [*_some(3), _some(3)[2]]  # the last prompt comes twice
-    found = mismatched(some)
-    assert [each.prompt for each in found] == [each.prompt for each in some]
-    assert [each.answers for each in found] == [some[i].answers for i in (1, 2, 0, 0)]
-    assert all(each.before == () for each in found)
+def _rated(*said):
+    """An example for each (prompt, good): no two answers are the same."""
+    return [
+        Example(Rated(f"w{prompt}", " w1"), [prompt], [[10 + i, 1]], {"good": good}, (-1.0,))
+        for i, (prompt, good) in enumerate(said)
+    ]
+
+
+ORDERS = {
+    "pairs": [(p, good) for p in range(12) for good in (True, False)],
+    "good, then bad, of each prompt": [(p, good) for p in range(8) for good in (True, True, False, False)],
+    "all good, then all bad": [(p, good) for good in (True, False) for p in range(12)],
+    "uneven": [(p, good) for p in range(8) for good in (True,) * (p % 3) + (False,) * (1 + p % 2)],
+    "three of four are good": [(p, i < 3) for p in range(6) for i in range(4)],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_answers_to_other_prompts_are_good_and_bad_as_in_the_data(order):
+    some = _rated(*order)
+    found, of = mismatched(some), {each.answers[0][0]: each for each in some}
+    assert found == mismatched(some)
+    assert sorted(each.prompt for each in found) == sorted(each.prompt for each in some)
+    assert sorted(each.answers for each in found) == sorted(each.answers for each in some)  # each is used once
+    for each in found:
+        asked = of[each.answers[0][0]]
+        assert asked.prompt != each.prompt
+        assert asked.facts == each.facts
+        assert each.before == ()
+    share = sum(each.facts["good"] for each in some) / len(some)
+    for start in range(len(found) - 8):  # whatever a step sees
+        assert abs(sum(each.facts["good"] for each in found[start : start + 8]) - 8 * share) <= 1
+
+
+def test_of_a_prompt_with_most_of_the_answers_all_are_compared_with_others():
+    some = _rated(*[(0, i < 6) for i in range(12)], (1, True), (2, False))
+    found, of = mismatched(some), {each.answers[0][0]: each for each in some}
+    assert sorted(each.prompt for each in found) == sorted(each.prompt for each in some)
+    assert all(of[each.answers[0][0]].prompt != each.prompt for each in found)
+    assert sum(each.facts["good"] for each in found) == 7
     with pytest.raises(ValueError, match="one prompt alone"):
-        mismatched([some[0], some[0]])
+        mismatched(some[:12])
+
+
+def test_an_answer_to_another_prompt_is_no_longer_than_what_the_model_reads():
+    some = [
+        Example(Rated("w1", " w1"), [3], [[*range(4, 12), 1]], {"good": True}, (-1.0,)),
+        Example(Rated("w2", " w1"), [5] * 8, [[4, 1]], {"good": False}, (-1.0,)),
+    ]
+    notes = []
+    assert [(len(each.prompt), each.answers) for each in mismatched(some, notes)] == [(8, [[4, 5]]), (1, [[4, 1]])]
+    assert notes == [
+        "to be compared with, 1 answer was cut behind another prompt, where both are longer than any example"
+    ]
+    mismatched(_rated(*ORDERS["pairs"]), notes)
+    assert len(notes) == 1
 
 
 def test_good_and_bad_in_turns():

@@ -1,6 +1,7 @@
 """Loading: each sort of model in its own place, from any folder that `align` wrote; and reward models as judges."""
 
 import json
+import warnings
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_each_sort_is_refused_in_the_place_of_the_other(place):
     assert load_model(str(place / "words"), rewards=True)[0].score.weight.shape == (1, 32)  # to be trained
 
 
+def test_a_new_head_is_the_same_each_time_so_that_its_training_can_be_resumed(place):
+    torch.manual_seed(1)
+    first, _ = load_model(str(place / "words"), rewards=True)
+    then = torch.rand(3)
+    torch.manual_seed(1)
+    torch.testing.assert_close(torch.rand(3), then, rtol=0, atol=0)  # no other random number is changed by it
+    again, _ = load_model(str(place / "words"), rewards=True)
+    assert first.score.weight.any()
+    assert torch.equal(first.score.weight, again.score.weight)
+
+
 def test_a_judge_is_a_trained_reward_model(place, tmp_path):
     with pytest.raises(ValueError, match=r"words holds a language model, without a reward model's head \(`align"):
         load_rewards(place / "words")
@@ -72,6 +84,29 @@ def test_the_folder_of_a_run_and_the_model_within_are_one(place):
     assert outer(*pair).scores is not None
     model, _ = load_model(str(place / "words adapter"))
     assert any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    small_llama(vocab_size=20).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tokens up to number 32, and the model has embeddings up to 19: is it"):
+        load_model(str(tmp_path))
+    small_llama().save_pretrained(tmp_path)
+    added = word_tokenizer()
+    added.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    added.save_pretrained(tmp_path)
+    assert len(load_model(str(tmp_path))[1]) == 34  # one that no text holds does no harm
+    added.add_special_tokens({"eos_token": "<end>"})
+    added.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tokens up to number 34, and the model has embeddings up to 32"):
+        load_model(str(tmp_path))
+
+
+def test_an_adapter_is_loaded_without_a_warning(place):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        load_model(str(place / "words adapter"))
+    assert not [each for each in heard if "is_gradient_checkpointing" in str(each.message)]
 
 
 def test_what_is_no_model_is_said_in_a_whole_sentence(place, tmp_path):

@@ -197,6 +197,13 @@ def test_a_gradient_that_is_no_number_stops_before_anything_moves(tmp_path):
     assert torch.equal(*found)
 
 
+def test_no_step_has_a_learning_rate_of_0(tmp_path):
+    loop = _loop(tmp_path, dpo(0.1), steps=4, lr_scheduler_type="linear", warmup_steps=0.5)
+    loop.train()
+    found = [each["learning_rate"] for each in loop.state.log_history if "loss" in each]
+    assert found == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2, 5e-3])
+
+
 def test_ctrl_c_ends_the_step_and_saves(tmp_path):
     interrupt, earlier = Interrupt(), signal.getsignal(signal.SIGINT)
     told = []

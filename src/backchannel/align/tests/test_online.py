@@ -185,6 +185,18 @@ def test_what_was_drawn_is_learned_from_as_it_was():
     assert other.answers == [[7, 8]]
 
 
+def test_prompts_that_are_refused_are_named_or_left_out(tmp_path):
+    records = [*word_pairs(9), Rated(" ", "w1", good=True)]
+    with pytest.raises(ValueError, match=r"record 10 \(prompt .*\): the prompt has no token"):
+        improve(small_llama(), word_tokenizer(), records, RECIPE, JUDGE, tmp_path)
+    quick = Settings(steps=1, batch=4, micro=4, most=4, answers=0, lora=2)
+    found = improve(
+        small_llama(), word_tokenizer(), records, RECIPE, JUDGE, tmp_path, quick, rounds=1, prompts=4, skip_bad_rows=1
+    )
+    assert found.records == 9
+    assert any(note.startswith("1 bad row was skipped; the first: record 10") for note in found.notes)
+
+
 def test_what_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="rounds and prompts must be 1 or more, not 0 and 32"):
         _improve(tmp_path, rounds=0)

@@ -320,6 +320,24 @@ def test_a_prompt_without_room_for_an_answer_is_refused_with_its_row():
     assert len(cut.answers[0]) == 4
 
 
+def test_a_question_that_the_template_does_not_take_is_refused_with_its_row():
+    encoder = Encoder(tokenizer("mistral"), 100)
+    good, bad = Rated(ASKED, "yes"), Rated([system("be brief"), *ASKED], "yes", id="b7")
+
+    def asked(record, name):
+        return encoder.asked(record.prompt, record.continues, name)
+
+    said = r"record 2 \(id 'b7'\): the chat template takes no such conversation: Only user"
+    with pytest.raises(LogError, match=said):
+        list(encoder.each([good, bad], asked))
+    assert list(encoder.each([good, bad, good], asked, skip_bad_rows=1)) == [encoder.prompt(ASKED)] * 2
+    assert encoder.report.notes[-1].startswith(
+        "1 bad row was skipped; the first: record 2 (id 'b7'): the chat template"
+    )
+    with pytest.raises(RecordError, match="the record: the chat template takes no such conversation"):
+        encoder.asked(bad.prompt)
+
+
 def test_answers_that_differ_only_where_they_are_cut_are_refused():
     own = tokenizer()
     long = " the" * 12
@@ -357,6 +375,8 @@ def test_what_a_tokenizer_lacks_is_said():
     encoder = Encoder(tokenizer(), 100)
     with pytest.raises(ValueError, match="no chat template, and the data are conversations"):
         encoder(pair())
+    with pytest.raises(ValueError, match="a chat template is asked for, for plain prompts, and the tokenizer has none"):
+        Encoder(tokenizer(), 100, chat=True)
     given = Encoder(tokenizer(), 100, template=TEMPLATES["chatml"])
     assert given(pair()) == Encoder(tokenizer("chatml"), 100)(pair())
     with pytest.raises(RecordError, match="no such conversation: Only user and assistant roles"):

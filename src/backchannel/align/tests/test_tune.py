@@ -183,9 +183,12 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     assert [each["step"] for each in again.history] == [1, 2, 3, 4, 5, 6]
     assert again.after.loss == pytest.approx(whole.after.loss, abs=1e-6)
     start = tmp_path / "start.json"
-    start.write_text(start.read_text()[:40])
-    with pytest.raises(ValueError, match=r"start\.json cannot be read"):
-        _tune(tmp_path, few, save=3, steps=6, resume=True)
+    said = start.read_text()
+    for other in (said[:40], "[]", '{"settings": 3}'):
+        start.write_text(other)
+        with pytest.raises(ValueError, match=r"start\.json cannot be read"):
+            _tune(tmp_path, few, save=3, steps=6, resume=True)
+    start.write_text(said)
     shutil.rmtree(tmp_path / "model")
     for each in folder.glob("checkpoint-*"):
         (each / "whole.json").unlink(missing_ok=True)
