@@ -113,15 +113,14 @@ class Rounds:
         if not chosen:
             self.left["rounds without anything to learn from"] += 1
             return
-        earlier = None
-        if self.recipe.begin == "start":
-            earlier = copy.deepcopy(_adapter(self.model)) if self.steps else None
-            _restore(self.model, self._first)
         progress = [Progress(self.tell), self.interrupt, self.guards]
         loop = Loop(self.model, self.args, chosen, self.recipe.objective, self._logs, progress)
+        earlier, whole = None, False
         self.interrupt.at_once = False
-        whole = False
         try:
+            if self.recipe.begin == "start":
+                earlier = copy.deepcopy(_adapter(self.model)) if self.steps else None
+                _restore(self.model, self._first)
             loop.train()
             whole = loop.state.global_step == loop.state.max_steps
         except FloatingPointError as error:

@@ -1,5 +1,6 @@
 """Groups of real processes: one order, and who is missing is named."""
 
+import random
 import re
 import subprocess
 import sys
@@ -36,8 +37,14 @@ group.close()
 
 
 def free_address():
-    with create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    """Below the ports that the system gives to connections: nobody takes it by and by."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        try:
+            with create_server(("127.0.0.1", port)):
+                return f"127.0.0.1:{port}"
+        except OSError:
+            continue
 
 
 def _run(folder, what, code=WORKER):
