@@ -78,7 +78,7 @@ def load_model(name: str, rewards: bool = False) -> tuple[Any, Any]:
         model.config._name_or_path = str(path)
     elif getattr(model, "hf_quantizer", None) is not None:
         raise ValueError(f"{path} is quantised, which full precision training is not for: load its unquantised weights")
-    _knows(path, model, tokenizer)
+    check_tokenizer(model, tokenizer, str(path))
     if rewards and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.eos_token_id  # positions are found otherwise; transformers asks for one
     return model, tokenizer
@@ -140,16 +140,18 @@ def _fits(path: Path, config: Any, rewards: bool) -> None:
         raise RefusedError(f"a reward model has a head of one output, and that of {path} has {config.num_labels}")
 
 
-def _knows(path: Path, model: Any, tokenizer: Any) -> None:
-    """Tokens that a vocabulary was added to may be without an embedding, where none of them is ever written."""
+def check_tokenizer(model: Any, tokenizer: Any, name: str = "the model") -> None:
+    """ValueError where the model has no embeddings for the tokenizer's own words, or for its first and last token.
+
+    Tokens that were added to its vocabulary may be without one: where no text holds them, they do no harm.
+    """
     known = int(model.get_input_embeddings().weight.shape[0])
-    most = max(
-        int(tokenizer.vocab_size) - 1, *(each for each in (tokenizer.eos_token_id, tokenizer.bos_token_id) if each)
-    )
+    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id)
+    most = max(int(tokenizer.vocab_size) - 1, *(-1 if each is None else each for each in ends))
     if most >= known:
         raise ValueError(
-            f"the tokenizer of {path} has tokens up to number {most:,}, "
-            f"and the model has embeddings up to {known - 1:,}: is it another model's?"
+            f"the tokenizer has tokens up to number {most:,}, and {name} has embeddings up to {known - 1:,}: "
+            "is it another model's?"
         )
 
 

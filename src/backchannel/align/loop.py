@@ -8,7 +8,8 @@ examples of an optimizer's step, however they are split over micro-batches and p
 with the objective's weights w: the denominator is known before the first of them is computed, so that the gradient does
 not depend on the split. (A mean of means, where parts differ in size or weight, is another loss.)
 
-A loss that is no number stops training before anything has moved, and names the records; so does a gradient.
+A loss that is no number stops training before anything of its step has moved, and names the records. So does a gradient
+that is none, of which no record can be named.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from backchannel.align.baseline import Yardstick
+from backchannel.align.ending import written
 from backchannel.align.evaluate import agreement
 from backchannel.align.examples import Example, batch, weights
 from backchannel.align.model import redirected
-from backchannel.align.start import rate, written
+from backchannel.align.start import rate
 from backchannel.align.tokens import known_by
 from backchannel.parts.objectives import Objective, Pairs
 
@@ -207,9 +209,9 @@ class Interrupt(TrainerCallback):
     def __init__(self, save: bool = True) -> None:
         """`save`: a checkpoint where training ends early.
 
-        Where `at_once` is set, between steps, a signal raises KeyboardInterrupt as well.
+        `asked` is the signal's number, or 0. Where `at_once` is set, between steps, KeyboardInterrupt is raised, too.
         """
-        self.asked, self.at_once, self._save = False, False, save
+        self.asked, self.at_once, self._save = 0, False, save
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -222,7 +224,7 @@ class Interrupt(TrainerCallback):
         earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def hear(number: int, frame: Any) -> None:
-            self.asked = True
+            self.asked = number
             signal.signal(number, earlier[signal.Signals(number)])
             if self.at_once:
                 raise KeyboardInterrupt

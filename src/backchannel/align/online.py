@@ -6,6 +6,7 @@ and what is kept.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,15 +16,17 @@ import msgspec
 import torch
 
 from backchannel.align.asked import Asked
+from backchannel.align.ending import noted, saved, written
 from backchannel.align.judges import Judge, told
+from backchannel.align.load import check_tokenizer
 from backchannel.align.result import Settings, Tuned
 from backchannel.align.rollouts import PolicyGradient
 from backchannel.align.rounds import Prompt, Rounds, mixed
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import begin, described, outfit, ready, training_arguments, written
+from backchannel.align.start import begin, described, outfit, ready, room, training_arguments
 from backchannel.align.template import RecordError
 from backchannel.align.tokens import Encoder
-from backchannel.align.tune import Tell, longest, noted, saved
+from backchannel.align.tune import Tell
 from backchannel.lm.answers import Record
 from backchannel.parts.recipes import Recipe
 
@@ -67,6 +70,7 @@ def improve(
     Raises:
         ValueError: if there are no prompts, or the recipe asks for what is not there.
         FloatingPointError: if a loss is not finite. Rounds before an error, whatever it was, are kept; it says where.
+            A signal before the first step ends the call as if nobody had listened.
     """
     settings = settings or Settings()
     if rounds < 1 or prompts < 1:
@@ -75,7 +79,8 @@ def improve(
         raise ValueError("a recipe needs an adapter (lora above 0): without it the reference is gone after a round")
     if sampler is not None and mixed(recipe) and not hasattr(sampler, "mixing"):
         raise ValueError("this recipe draws from mixtures with the reference, and the sampler that was given cannot")
-    limit = longest(model, settings.limit)
+    check_tokenizer(model, tokenizer)
+    limit = room(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit or limit // 2, chat=settings.chat)
     train, held = _prompts(records, encoder, settings, skip_bad_rows)
     read = [tokens for _, tokens in [*train, *held]]
@@ -86,9 +91,8 @@ def improve(
     args = training_arguments(out, settings)
     model = ready(model, settings, rewards=False).to(args.device)
     played = Rounds(model, recipe, judge, args, settings.seed, tell)
-    draw = sampler or Transformers(
-        model, encoder.ends, encoder.pad, settings.most
-    )  # at temperature 1, as equations say
+    # What is learned from is drawn at temperature 1, as equations have it.
+    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most)
     shown = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature)
     asked = Asked(held[: settings.answers], shown, tokenizer, encoder.ends, settings.seed)
     early = asked.answers()
@@ -96,8 +100,11 @@ def improve(
     begun = time.monotonic()
     played.play(train, rounds, prompts, draw, tokenizer, judge_name)
     seconds = time.monotonic() - begun
-    if played.failed is not None and not played.steps:
-        raise played.failed
+    if not played.steps:  # nothing was learned, so that there is nothing to keep
+        if played.failed is not None:
+            raise played.failed
+        if played.interrupt.asked:
+            signal.raise_signal(played.interrupt.asked)  # for who hears it now
     with written("the model", out):
         model.save_pretrained(str(out / "model"))
         saved(out / "model", tokenizer)
@@ -117,7 +124,7 @@ def improve(
         drawn=drawn,
         history=played.history,
         steps=played.steps,
-        finished=not played.interrupt.asked,
+        signal=played.interrupt.asked,
         seconds=seconds,
         rounds=played.path,
         played={

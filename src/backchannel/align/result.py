@@ -149,7 +149,7 @@ class Tuned(msgspec.Struct):
     Attributes:
         method: its key; `arguments` are its settings.
         history: what was logged, step by step.
-        finished: False if it was stopped.
+        signal: the number of the one that stopped it early; 0: none did.
         seconds: of training alone; `memory` in bytes, the most that the process held.
         notes: what a user should know.
         rounds: of a recipe: the mean score of the answers that a round drew, and their divergence from the start.
@@ -168,7 +168,7 @@ class Tuned(msgspec.Struct):
     drawn: Drawn | None
     history: list[dict[str, float]]
     steps: int
-    finished: bool
+    signal: int
     seconds: float
     memory: int
     trainable: int

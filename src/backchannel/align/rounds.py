@@ -56,15 +56,17 @@ class Rounds:
     def __init__(self, model: Any, recipe: Recipe | PolicyGradient, judge: Judge, args: Any, seed: int, tell: Tell):
         """For a model that is ready for training, where the Trainer's `args` say."""
         self.model, self.recipe, self.judge, self.args, self.seed, self.tell = model, recipe, judge, args, seed, tell
-        gradient = isinstance(recipe, PolicyGradient)
-        critic = Critic(model) if isinstance(recipe, PolicyGradient) and recipe.objective.critic else None
-        self.answers = Answers(model, critic)
+        if isinstance(recipe, PolicyGradient):
+            self.answers = Answers(model, Critic(model) if recipe.objective.critic else None)
+            self._logs = token_logs(self.answers)
+        else:
+            self.answers = Answers(model)
+            self._logs = sums(self.answers)
         self.history: list[dict[str, float]] = []
         self.path: list[tuple[float, float]] = []
         self.steps, self.learned, self.left = 0, set[tuple[int, ...]](), Counter[str]()
         self.failed: BaseException | None = None
         self.interrupt, self.guards = Interrupt(save=False), Guards()
-        self._logs = token_logs(self.answers) if gradient else sums(self.answers)
         self._first = copy.deepcopy(_adapter(model))
         self._rng = torch.Generator().manual_seed(seed)
         self._unit: tuple[float, float] | None = None
@@ -183,31 +185,32 @@ def _scores(
     These are [kept, k, k]: how likely the row's answer is better than the column's; a half on the diagonal.
     """
     k = len(texts[0])
+    pairs = list(itertools.combinations(range(k), 2)) or [(0, 0)]
     kept, rows, won = [], [], []
     for i, (prompt, answers) in enumerate(zip(prompts, texts, strict=True)):
-        pairs = list(itertools.combinations(range(len(answers)), 2)) or [(0, 0)]
         verdict = judge([prompt] * len(pairs), [answers[a] for a, _ in pairs], [answers[b] for _, b in pairs])
-        row = [0.0] * len(answers)
         if any(win is None for win in verdict.wins):
             left["prompts of which the judge said nothing"] += 1
             continue
-        if verdict.scores is None and len(answers) < 2:
-            raise ValueError("a judge that compares needs two answers or more to a prompt, and the recipe draws one")
-        if verdict.scores is not None:
-            for (a, b), known in zip(pairs, verdict.scores, strict=True):
-                assert known is not None
-                row[a], row[b] = known
-        else:
+        if verdict.scores is None:
+            if k < 2:
+                raise ValueError(
+                    "a judge that compares needs two answers or more to a prompt, and the recipe draws one"
+                )
             wins = torch.full((k, k), 0.5)
             for (a, b), win in zip(pairs, verdict.wins, strict=True):
                 assert win is not None
                 wins[a, b], wins[b, a] = win, 1 - win
-                row[a] += win / (len(answers) - 1)
-                row[b] += (1 - win) / (len(answers) - 1)
             won.append(wins)
+            row = (wins.sum(1) - 0.5) / (k - 1)
+        else:
+            row = torch.zeros(k)
+            for (a, b), known in zip(pairs, verdict.scores, strict=True):
+                assert known is not None
+                row[a], row[b] = known
         kept.append(i)
         rows.append(row)
-    return kept, torch.tensor(rows).reshape(len(rows), k), torch.stack(won) if won and len(won) == len(rows) else None
+    return kept, torch.stack(rows) if rows else torch.zeros(0, k), torch.stack(won) if won else None
 
 
 def _silent(judge: Judge, name: str, steps: int) -> None:

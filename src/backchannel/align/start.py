@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -10,14 +9,11 @@ import re
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import TrainerCallback, TrainingArguments
 
@@ -104,22 +100,6 @@ class Whole(TrainerCallback):
         if state.is_world_process_zero and folder.is_dir():
             with beside(folder / WHOLE) as made:
                 made.write_text(json.dumps(_sizes(folder)))
-
-
-@contextmanager
-def written(what: str, folder: Path) -> Iterator[None]:
-    """What libraries raise as they save, in one sentence: torch has no word for a full disk.
-
-    Raises:
-        ValueError: if `what` cannot be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        said = str(error) or type(error).__name__
-        full = os.strerror(errno.ENOSPC) in said or shutil.disk_usage(folder).free < 2**20
-        why = "the disk is full" if full else said.splitlines()[0]
-        raise ValueError(f"{what} cannot be written to {folder}: {why}") from error
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -223,6 +203,12 @@ class Arguments(TrainingArguments):
 def rate(step: int, warm: int, steps: int) -> float:
     """The share of the learning rate at a step, counted from 0: it rises along a line, then falls; it is never 0."""
     return (step + 1) / (warm + 1) if step < warm else max(0, steps - step) / (steps - warm)
+
+
+def room(model: Any, asked: int) -> int:
+    """Tokens of prompt and answer, at most: as asked, and no more than the model reads."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    return min(asked, most) if most else asked
 
 
 def training_arguments(out: Path, settings: Settings) -> TrainingArguments:

@@ -71,6 +71,7 @@ class Report:
     changed: int = 0
     marked: int = 0
     inner_ends: int = 0
+    repeated: int = 0
     notes: list[str] = field(default_factory=list)  # of the tokenizer, whatever the records
 
     def sentences(self) -> list[str]:
@@ -105,6 +106,10 @@ _WORDS = {
         "conversations hold special tokens in their texts: was a template applied before?",
     ),
     "inner_ends": ("answer holds an end of turn within", "answers hold an end of turn within"),
+    "repeated": (
+        "record's answers begin with its whole prompt: it is in them twice, and is learned as if it was answered",
+        "records' answers begin with their whole prompt: it is in them twice, and is learned as if it was answered",
+    ),
 }
 
 
@@ -218,6 +223,7 @@ class Encoder:
 
     def _plain(self, record: Record, answers: list[Text]) -> tuple[list[int], list[list[int]]]:
         text = str(record.prompt)
+        self.report.repeated += bool(text.strip()) and all(content(each).startswith(text) for each in answers)
         bare = self._ids(text)
         found = []
         for answer in answers:

@@ -13,7 +13,6 @@ unless it has one or `lora` is 0. The folder gets `model/` (the adapter, or all 
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,18 +24,19 @@ from torch import Tensor, nn
 from backchannel.align.asked import Asked
 from backchannel.align.baseline import Yardstick, alternating, mismatched
 from backchannel.align.certainty import by_probability
+from backchannel.align.ending import noted, saved, written
 from backchannel.align.evaluate import entangled, held_out, split
 from backchannel.align.examples import Example, examples
 from backchannel.align.guards import Guards
 from backchannel.align.judges import Judge, told
-from backchannel.align.load import note_use
+from backchannel.align.load import check_tokenizer, note_use
 from backchannel.align.loop import Interrupt, Loop, Progress
 from backchannel.align.model import Answers, evaluating
-from backchannel.align.reference import START, kept_logs
+from backchannel.align.reference import kept_logs
 from backchannel.align.result import Entangled, Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import Whole, begin, described, outfit, ready, training_arguments, written
+from backchannel.align.start import Whole, begin, described, outfit, ready, room, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Pairs, Scores
@@ -87,7 +87,8 @@ def tune(
     settings = settings or Settings()
     objective = by_probability(objective)
     rewards = objective.reads is Scores
-    limit = longest(model, settings.limit)
+    check_tokenizer(model, tokenizer)
+    limit = room(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)
     tell("reading", 0.0)
     every, notes = examples(records, encoder, objective, skip_bad_rows)
@@ -143,7 +144,7 @@ def tune(
         drawn=shown,
         history=[{k: float(v) for k, v in each.items()} for each in loop.state.log_history if "loss" in each],
         steps=loop.state.global_step,
-        finished=not interrupt.asked,
+        signal=interrupt.asked,
         seconds=seconds,
         notes=notes + guards.notes + told(judge),
         entangled=_entangled(model, objective, held, logs, settings),
@@ -190,22 +191,6 @@ def _parts(example: Example) -> list[tuple[list[int], list[list[int]]]]:
     return asked if example.why is None else [*asked, (example.why[0], [example.why[1]])]
 
 
-def noted(error: BaseException, more: str) -> BaseException:
-    """The error, which says more at the end of its first line."""
-    if isinstance(error, OSError) and error.strerror:
-        error.strerror += f"; {more}"
-    elif isinstance(error, Exception):
-        first, *rest = str(error.args[0] if error.args else error).split("\n")
-        error.args = ("\n".join([f"{first}; {more}", *rest]),)
-    return error
-
-
-def longest(model: Any, asked: int) -> int:
-    """No longer than the model reads."""
-    longest = getattr(model.config, "max_position_embeddings", None)
-    return min(asked, longest) if longest else asked
-
-
 def _with_reference(
     answers: Answers, train: list[Example], held: list[Example], file: Path
 ) -> tuple[list[Example], list[Example]]:
@@ -250,11 +235,3 @@ def _held(
         return held_out(objective, held, lambda some: logs(model, some), settings.micro, baseline)
     finally:
         model.train(training)
-
-
-def saved(folder: Path, tokenizer: Any) -> None:
-    """The tokenizer beside a model; what others leave there goes: a card's template, pickled settings, a reference."""
-    tokenizer.save_pretrained(str(folder))
-    shutil.rmtree(folder / START, ignore_errors=True)
-    for name in ("README.md", "training_args.bin"):
-        (folder / name).unlink(missing_ok=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from backchannel.cli import app
+from backchannel.cli.made import PROTOCOLS, judged, made, questions
 from backchannel.cli.methods import AsJson
 from backchannel.cli.options import AnswerColumns, Seed, SkipBadRows, SplitAt, reading_answers
 from backchannel.cli.show import print_json, print_table
 
-PROTOCOLS = ("objective", "recipe")
 JUDGE, TRAINING, DRAWING = "Who judges", "Training", "Learning from answers that the model draws"
 
 
@@ -100,7 +101,7 @@ def align(
         return
     if model is None or data is None:
         raise ValueError("align needs --model and --data")
-    made, arguments = _made(method, set_ or [])
+    found, arguments = made(method, set_ or [])
     _needs()
     from backchannel.align.examples import KINDS
     from backchannel.align.read import read
@@ -115,13 +116,13 @@ def align(
         prompt_limit=prompt_limit, chat=chat, held_out=held_out, precision=precision, checkpointing=checkpointing,
         seed=seed, **given,
     )  # fmt: skip
-    gradient = not hasattr(made, "select") and made.reads not in KINDS
+    gradient = not hasattr(found, "select") and found.reads not in KINDS
     if gradient:
-        made = PolicyGradient(made, 4 if group is None else group, price or 0.0)
-    recipe = hasattr(made, "answers")
+        found = PolicyGradient(found, 4 if group is None else group, price or 0.0)
+    recipe = hasattr(found, "answers")
     others: dict[str, Any] = {"--group": group, "--price": price} if not gradient else {}
     others |= {"--save": save} if recipe else {"--rounds": rounds, "--prompts": prompts}
-    rewards = not recipe and _scores(made)
+    rewards = not recipe and _scores(found)
     if rewards:  # it writes no answers
         others |= {"--judge": judge, "--reward-model": reward_model, "--judge-url": judge_url}
         others |= {"--judge-model": judge_model, "--answers": answers, "--most": most}
@@ -133,7 +134,7 @@ def align(
     records = read(data, skip_bad_rows=skip_bad_rows, prompts=recipe, **reading_answers(column, split))
     if data != "-":
         next(iter(records))  # what cannot be read is said before a model is loaded
-    asked, name = _judge(judge, reward_model, judge_url, judge_model)
+    asked, name = judged(judge, reward_model, judge_url, judge_model)
     if recipe and asked is None:
         raise ValueError(
             f"{method} learns from answers that it draws: name who judges them (--judge, --reward-model ...)"
@@ -141,7 +142,7 @@ def align(
     if recipe and resume:
         raise ValueError(f"{method} begins anew in each round: --resume is for methods that learn from given records")
     if recipe and judge_url is not None:
-        print(_questions(made.answers, prompts or 64), file=sys.stderr)
+        print(questions(found.answers, prompts or 64), file=sys.stderr)
     from backchannel.align.load import load_model
     from backchannel.align.online import improve
     from backchannel.align.tune import tune
@@ -156,12 +157,12 @@ def align(
         try:
             if recipe:
                 tuned = improve(
-                    loaded, tokenizer, records, made, asked, out, settings, rounds=rounds or 3,
+                    loaded, tokenizer, records, found, asked, out, settings, rounds=rounds or 3,
                     prompts=prompts or 64, skip_bad_rows=skip_bad_rows, tell=progress, **about,
                 )  # fmt: skip
             else:
                 tuned = tune(
-                    loaded, tokenizer, records, made, out, settings, judge=asked, resume=resume,
+                    loaded, tokenizer, records, found, out, settings, judge=asked, resume=resume,
                     skip_bad_rows=skip_bad_rows, tell=progress, **about,
                 )  # fmt: skip
         except _out_of_memory() as error:
@@ -169,7 +170,7 @@ def align(
                 "the GPU is out of memory: --micro 1 holds fewer examples at a time, --limit shorter ones, "
                 f"--checkpointing fewer hidden states, --lora 8 fewer moments ({str(error).splitlines()[0]})"
             ) from None
-    tuned.command = " ".join(["backchannel", *sys.argv[1:]])
+    tuned.command = shlex.join(["backchannel", *sys.argv[1:]])
     tuned.notes = [*records.notes, *tuned.notes]
     written = _write(out, tuned)
     if as_json:
@@ -178,9 +179,9 @@ def align(
         print_json({**msgspec.to_builtins(tuned), "written": list(map(str, written))})
     else:
         _print(tuned, written)
-    if not tuned.finished:
+    if tuned.signal:
         print(f"stopped after step {tuned.steps}" + ("" if recipe else ": --resume goes on"), file=sys.stderr)
-        raise typer.Exit(130)
+        raise typer.Exit(128 + tuned.signal)
 
 
 def _list(as_json: bool) -> None:
@@ -196,115 +197,12 @@ def _list(as_json: bool) -> None:
     print("`backchannel show KEY` prints the chapter, with its arguments")
 
 
-def _made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The objective or recipe, and the arguments with which it was made.
-
-    What was given comes first, then its own defaults; the card's example stands in for what has none.
-    """
-    import inspect
-
-    from backchannel.card import find
-
-    try:
-        found = find(method)
-    except KeyError as error:
-        raise ValueError(f"{error.args[0]} (--method list shows them)") from None
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{method} needs {error.name}: pip install 'backchannel[align]'") from None
-    if found.family != "preference" or found.card.protocol not in PROTOCOLS:
-        raise ValueError(f"{method} is no objective of preference learning: --method list shows them")
-    known = inspect.signature(found.factory).parameters
-    kinds = get_type_hints(found.factory)
-    arguments = {
-        name: found.card.example[name] if each.default is each.empty else each.default for name, each in known.items()
-    }
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or name not in known:
-            raise ValueError(f"--set takes {', '.join(f'{key}=...' for key in known) or 'nothing'}, not {each!r}")
-        if words := _words(kinds[name]):
-            if value not in words:
-                raise ValueError(f"--set {name} must be one of {', '.join(words)}, not {value!r}")
-            arguments[name] = value
-            continue
-        arguments[name] = _number(name, value)
-        kind = str(known[name].annotation)
-        if not _fits(arguments[name], kind):
-            raise ValueError(f"--set {name} must be of the kind {kind}, which {value!r} is not")
-    return found.factory(**arguments), {name: value for name, value in arguments.items() if value is not None}
-
-
-def _words(kind: Any) -> tuple[str, ...]:
-    """The words that an argument may be; none where it is no word."""
-    return get_args(kind) if get_origin(kind) is Literal else ()
-
-
-def _number(name: str, text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise ValueError(f"--set {name} must be a number, true or false, not {text!r}")
-
-
-def _fits(value: Any, kind: str) -> bool:
-    """Whether a value of the command line is what an argument is declared as."""
-    kinds = [each.strip() for each in kind.split("|")]
-    if isinstance(value, bool):
-        return "bool" in kinds
-    return "float" in kinds or (isinstance(value, int) and "int" in kinds)
-
-
 def _needs() -> None:
     import importlib.util
 
     missing = [name for name in ("torch", "transformers", "accelerate", "peft") if not importlib.util.find_spec(name)]
     if missing:
         raise ValueError(f"align needs {' and '.join(missing)}: pip install 'backchannel[align]'")
-
-
-def _judge(function: str | None, reward_model: Path | None, url: str | None, model: str | None) -> tuple[Any, str]:
-    """One judge or none, and its name."""
-    if sum(each is not None for each in (function, reward_model, url)) > 1:
-        raise ValueError("name one judge: --judge, --reward-model or --judge-url")
-    if function is not None:
-        from backchannel.align.judges import scored
-
-        sys.path.insert(0, "")  # a file beside the data
-        return scored(function), function
-    if reward_model is not None:
-        from backchannel.align.rewards import RewardJudge
-
-        return RewardJudge(reward_model), str(reward_model)
-    if url is not None:
-        name = model or "default"
-        return _service(url, name), name
-    return None, ""
-
-
-def _questions(answers: int, prompts: int) -> str:
-    """What a judge that compares will be asked: of each pair of answers to a prompt, in both orders."""
-    count = prompts * max(1, answers * (answers - 1) // 2) * 2
-    return f"a round asks the judge up to {count:,} questions: {prompts:,} prompts, {answers:,} answers to each"
-
-
-def _service(url: str, model: str) -> Any:
-    """A language model that compares, behind a URL. Its key is in the environment, which no command line shows."""
-    import importlib.util
-    import os
-
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"--judge-url begins with http:// or https://, unlike {url!r}")
-    if not importlib.util.find_spec("httpx"):
-        raise ValueError("--judge-url needs httpx: pip install 'backchannel[lm]'")
-    from backchannel.align.judges import Compared
-    from backchannel.lm.openai import OpenAICompatible
-
-    key = os.environ.get("BACKCHANNEL_JUDGE_KEY", "")
-    return Compared(OpenAICompatible(model, base_url=url, key=key, timeout=60, tries=3, backoff=2))
 
 
 def _scores(objective: Any) -> bool:

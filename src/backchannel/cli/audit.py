@@ -20,7 +20,7 @@ COLUMNS = "Columns that say more"
 def audit(
     data: Annotated[str, typer.Argument(help="JSON lines, CSV, Parquet or a feedback log with preferences; or '-'.")],
     against: Annotated[
-        str | None, typer.Option(help="Other data, to judge by, say: what is in both is counted.")
+        str | None, typer.Option(help="Other data with the same columns, to judge by, say: what is in both is counted.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where report.html, card.md and result.json go.")] = None,
     group: Annotated[

@@ -80,7 +80,7 @@ def _head(tuned: Tuned) -> Markup:
         ("Method", tuned.method, ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                                            for name, value in tuned.arguments.items())),
         ("Trained on", f"{tuned.trained_on:,}", f"of {tuned.records:,} examples"),
-        ("Steps", f"{tuned.steps:,}", "" if tuned.finished else "stopped before the end"),
+        ("Steps", f"{tuned.steps:,}", "stopped before the end" if tuned.signal else ""),
         ("Weights trained", f"{tuned.trainable:,}", f"of {tuned.parameters:,}"),
         ("Training took", words_of(tuned.seconds), f"{tuned.memory / 1e9:.1f} GB at most"),
     ]  # fmt: skip

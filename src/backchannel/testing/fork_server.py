@@ -1,26 +1,22 @@
 """Processes that need not import torch again: a server has imported it once, and forks them from itself.
 
-Importing torch with what training needs takes seconds, and a test of processes starts several. The server is
-`python -m backchannel.testing.fork_server`: it reads a line of JSON for each process to start or to ask after, and
-answers with a line. It ends when nobody writes to it any more.
+Importing torch with what training needs takes seconds, and a test of processes starts several. The server is a helper
+(`helper.py`), which is asked to start a process, or how one ended.
 """
 
 from __future__ import annotations
 
-import atexit
-import functools
 import importlib
-import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_asking = threading.Lock()
+from backchannel.testing.helper import Helper, serve
+
+_SERVER = Helper("backchannel.testing.fork_server", OMP_NUM_THREADS="1")
 
 
 class Forked:
@@ -31,18 +27,18 @@ class Forked:
         self.returncode: int | None = None
         out.touch()
         about = {"code": code, "arguments": [*arguments], "environment": {**environment}, "out": str(out)}
-        self.pid: int = _ask(about | {"folder": os.getcwd()})
+        self.pid: int = _SERVER.ask(about | {"folder": os.getcwd()})
 
     def poll(self) -> int | None:
         """The exit code, negative after a signal; None while it runs."""
         if self.returncode is None:
-            self.returncode = _ask({"pid": self.pid, "wait": False})
+            self.returncode = _SERVER.ask({"pid": self.pid, "wait": False})
         return self.returncode
 
     def wait(self) -> int | None:
         """The same, once it has ended."""
         if self.returncode is None:
-            self.returncode = _ask({"pid": self.pid, "wait": True})
+            self.returncode = _SERVER.ask({"pid": self.pid, "wait": True})
         return self.returncode
 
     def kill(self) -> None:
@@ -51,48 +47,15 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-@functools.cache
-def _server(process: int) -> subprocess.Popen[str]:
-    """Of this process: a fork has none of its parent's."""
-    command = [sys.executable, "-m", "backchannel.testing.fork_server"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-    def end() -> None:
-        if os.getpid() == process:
-            server.communicate()
-
-    atexit.register(end)
-    return server
-
-
-def _ask(about: Mapping[str, Any]) -> Any:
-    server = _server(os.getpid())
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with _asking:
-        server.stdin.write(json.dumps(about) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-    if not answer:
-        raise RuntimeError(f"the server that starts processes has ended with {server.wait()}")
-    return json.loads(answer)
-
-
-def _serve() -> None:
-    for name in ("torch._dynamo", "torch.distributed.fsdp"):  # the first of them by the first optimizer
-        importlib.import_module(name)
-
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "pid" in asked:
-            pid, status = os.waitpid(asked["pid"], 0 if asked["wait"] else os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            answer = os.fork()
-            if not answer:
-                _become(**asked)
-        print(json.dumps(answer), flush=True)
+def _answered(asked: dict[str, Any]) -> int | None:
+    """A new process's number, or the exit code of one that is asked after."""
+    if "pid" in asked:
+        pid, status = os.waitpid(asked["pid"], 0 if asked["wait"] else os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    pid = os.fork()
+    if not pid:
+        _become(**asked)
+    return pid
 
 
 def _become(code: str, arguments: list[str], environment: dict[str, str], out: str, folder: str) -> None:
@@ -101,6 +64,7 @@ def _become(code: str, arguments: list[str], environment: dict[str, str], out: s
     wrote = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(wrote, 1)
     os.dup2(wrote, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -122,4 +86,6 @@ def _become(code: str, arguments: list[str], environment: dict[str, str], out: s
 
 
 if __name__ == "__main__":
-    _serve()
+    for name in ("torch._dynamo", "torch.distributed.fsdp"):  # the first of them by the first optimizer
+        importlib.import_module(name)
+    serve(_answered)

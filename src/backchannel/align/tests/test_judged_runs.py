@@ -78,7 +78,7 @@ def test_a_judge_that_fails_after_training_is_counted_and_told(tmp_path):
 def test_a_round_of_which_the_judge_says_nothing_is_the_last_and_all_is_kept(tmp_path):
     found = _improve(tmp_path, _failing(1 + 12))  # the trial and a round of 6 prompts
     assert found.steps == 1
-    assert found.finished
+    assert not found.signal
     assert "no answers of round 2 were judged in full: the run ends before it" in found.notes
     assert any(note.endswith("the first time: TimeoutError: too slow") for note in found.notes)
     assert found.drawn.wins is None
@@ -105,7 +105,8 @@ def _at(call, act):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, number):
+def _pressing(number):
+    """What a judge does that is interrupted, once."""
     pressed = []
 
     def press(found):
@@ -114,13 +115,25 @@ def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, numb
             os.kill(os.getpid(), number)
         return found
 
+    return press
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, number):
     earlier = signal.getsignal(number)
+    press = _pressing(number)
     found = _improve(tmp_path, _at(1 + 12 + 3, press))  # the trial, a round of 6 prompts, and in the middle of the next
-    assert pressed
-    assert (found.steps, found.finished) == (1, False)
+    assert (found.steps, found.signal) == (1, number)
     assert found.drawn.wins is not None
     assert (tmp_path / "model" / "adapter_model.safetensors").is_file()
     assert signal.getsignal(number) is earlier
+
+
+def test_a_signal_in_the_first_round_leaves_no_model(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _improve(tmp_path, _at(1 + 3, _pressing(signal.SIGINT)))
+    assert not (tmp_path / "model").exists()
+    assert _improve(tmp_path, Scored(good_words, "rule"), rounds=1).steps == 1  # the folder is free
 
 
 def test_a_signal_within_a_step_of_a_round_ends_that_step(tmp_path):
@@ -132,7 +145,7 @@ def test_a_signal_within_a_step_of_a_round_ends_that_step(tmp_path):
         small_llama(initializer_range=0.3), word_tokenizer(), PAIRS, RECIPE, Scored(good_words, "rule"), tmp_path,
         Settings(**(QUICK | {"steps": 4}), answers=0), rounds=2, prompts=6, tell=tell,
     )  # fmt: skip
-    assert (found.steps, found.finished) == (1, False)
+    assert (found.steps, found.signal) == (1, signal.SIGINT)
 
 
 @pytest.mark.parametrize("round_", [0, 1])

@@ -10,12 +10,14 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 
 from backchannel.align.examples import Example  # noqa: E402
 from backchannel.align.judges import tried  # noqa: E402
-from backchannel.align.load import how_used, load_model, load_rewards, note_use  # noqa: E402
+from backchannel.align.load import check_tokenizer, how_used, load_model, load_rewards, note_use  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.rewards import RewardJudge, reward_scores  # noqa: E402
 from backchannel.align.start import ready  # noqa: E402
+from backchannel.align.tune import tune  # noqa: E402
 from backchannel.lm.protocol import user  # noqa: E402
-from backchannel.testing.small_models import small_llama, word_tokenizer  # noqa: E402
+from backchannel.preference.dpo import dpo  # noqa: E402
+from backchannel.testing.small_models import small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
 torch.set_num_threads(1)
@@ -89,8 +91,10 @@ def test_the_folder_of_a_run_and_the_model_within_are_one(place):
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     small_llama(vocab_size=20).save_pretrained(tmp_path)
     word_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="tokens up to number 32, and the model has embeddings up to 19: is it"):
+    with pytest.raises(ValueError, match=r"tokens up to number 32, and .* has embeddings up to 19: is it"):
         load_model(str(tmp_path))
+    with pytest.raises(ValueError, match="tokens up to number 32, and the model has embeddings up to 19"):
+        tune(small_llama(vocab_size=20), word_tokenizer(), word_pairs(10), dpo(0.1), tmp_path / "out")
     small_llama().save_pretrained(tmp_path)
     added = word_tokenizer()
     added.add_special_tokens({"additional_special_tokens": ["<image>"]})
@@ -98,8 +102,11 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     assert len(load_model(str(tmp_path))[1]) == 34  # one that no text holds does no harm
     added.add_special_tokens({"eos_token": "<end>"})
     added.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="tokens up to number 34, and the model has embeddings up to 32"):
+    with pytest.raises(ValueError, match=r"tokens up to number 34, and .* has embeddings up to 32"):
         load_model(str(tmp_path))
+    bare = word_tokenizer()
+    bare.bos_token = bare.eos_token = None
+    check_tokenizer(small_llama(), bare)
 
 
 def test_an_adapter_is_loaded_without_a_warning(place):

@@ -13,10 +13,10 @@ from safetensors.torch import load_file  # noqa: E402
 
 from backchannel.align import online, rounds  # noqa: E402
 from backchannel.align.asked import Asked  # noqa: E402
+from backchannel.align.ending import noted  # noqa: E402
 from backchannel.align.judges import Scored, Verdict  # noqa: E402
 from backchannel.align.online import improve  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
-from backchannel.align.tune import noted  # noqa: E402
 from backchannel.parts.recipes import Recipe, best_and_worst  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
@@ -70,7 +70,7 @@ def test_a_round_that_begins_anew_and_is_cut_off_leaves_the_round_before(tmp_pat
 
     run = Watched(tmp_path / "signal", ANEW, stop)
     found = run.run()
-    assert (found.finished, found.steps) == (False, 4)
+    assert (found.signal, found.steps) == (signal.SIGINT, 4)
     assert "the last round was cut off: what is kept is the round before it" in found.notes
     assert _same(run.saved, run.began[2])
     run = Watched(tmp_path / "nan", ANEW, lambda number, step: float("nan") if number == 3 else 1.0)

@@ -156,6 +156,15 @@ def test_the_end_stands_once():
     assert encoder.report.sentences()[-1] == "1 answer holds an end of turn within"
 
 
+def test_a_prompt_that_answers_say_again_is_told_of():
+    encoder = Encoder(tokenizer(), 200)
+    encoder(Preference("is the sky blue? ", "is the sky blue? yes", "is the sky blue? no"))
+    encoder(Preference("is the sky blue? ", "is the sky blue? yes", "no"))
+    encoder(Preference("", "yes", "no"))
+    assert encoder.report.repeated == 1
+    assert "1 record's answers begin with its whole prompt" in encoder.report.sentences()[-1]
+
+
 def test_a_real_end_is_kept_where_eos_is_the_padding():
     own = tokenizer(pad_token="</s>")
     encoder = Encoder(own, 100)

@@ -53,7 +53,7 @@ def test_a_model_learns_and_is_judged(tmp_path, lora):
     assert found.drawn.scores[1] > found.drawn.scores[0]
     assert found.drawn.wins > 0.5
     assert len(found.history) == 24
-    assert found.finished
+    assert not found.signal
     assert (found.drawn.divergence is None) == (lora == 0)
     if lora:
         assert found.drawn.divergence > 0
@@ -145,7 +145,7 @@ def test_the_start_is_written_down(tmp_path):
 
 def test_an_adapter_that_goes_on_is_its_own_reference(tmp_path):
     first = _tune(tmp_path / "a", objective=sft(), epochs=2)
-    assert first.finished
+    assert not first.signal
     base = small_llama()
     given = PeftModel.from_pretrained(base, str(tmp_path / "a" / "model"), is_trainable=True)
     still = _tune(tmp_path / "b", model=given, steps=1, learning_rate=1e-9)

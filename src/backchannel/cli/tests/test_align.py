@@ -14,6 +14,7 @@ from backchannel.align.load import load_model  # noqa: E402
 from backchannel.align.write import write  # noqa: E402
 from backchannel.card import find  # noqa: E402
 from backchannel.cli import align, app, methods  # noqa: E402
+from backchannel.cli.made import made  # noqa: E402
 from backchannel.lm.answers import Preference  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
@@ -97,14 +98,14 @@ def test_arguments_reach_the_objective(place, tmp_path):
 
 def test_every_method_is_made_with_its_own_defaults(place):
     for each in json.loads(_run("--method", "list", "--json").stdout):
-        made, arguments = align._made(each["key"], [])
+        method, arguments = made(each["key"], [])
         found = find(each["key"])
         own = {name: each.default for name, each in inspect.signature(found.factory).parameters.items()}
         for name, value in own.items():
             expected = found.card.example[name] if value is inspect.Parameter.empty else value
             assert arguments.get(name) == expected, (found.key, name)
-        assert hasattr(made, "select") or hasattr(made, "reads")
-    rest_em, arguments = align._made("rest_em", ["cap=2"])
+        assert hasattr(method, "select") or hasattr(method, "reads")
+    rest_em, arguments = made("rest_em", ["cap=2"])
     assert arguments == {"answers": 32, "cap": 2, "passing": 1.0}
     assert rest_em.select(torch.zeros(3, 32), torch.Generator()).row.tolist() == []  # what is rejected is not imitated
 
@@ -112,8 +113,8 @@ def test_every_method_is_made_with_its_own_defaults(place):
 def test_words_are_arguments():
     for method, said in (("rso", "loss=hinge"), ("p3o", "clipping=separate"), ("vpo", "calibration=both")):
         name, _, word = said.partition("=")
-        assert align._made(method, [said])[1][name] == word
-    assert not align._made("rso", ["loss=hinge"])[0].objective.reference
+        assert made(method, [said])[1][name] == word
+    assert not made("rso", ["loss=hinge"])[0].objective.reference
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from typer.testing import CliRunner  # noqa: E402
 from backchannel.align.judges import tried  # noqa: E402
 from backchannel.align.write import write  # noqa: E402
 from backchannel.cli import align, app  # noqa: E402
+from backchannel.cli.made import judged  # noqa: E402
 from backchannel.testing.small_models import small_llama, word_pairs, word_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`", "ignore:.*pin_memory")
 torch.set_num_threads(1)
 QUICK = ["--steps", "1", "--batch", "4", "--micro", "4", "--held-out", "0.2"]
 SHORT = ["--most", "4", "--answers", "4"]
+COMMANDS = (align,)  # which registers itself
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_a_service_that_is_not_there_is_given_up_soon():
     async def sleep(seconds):
         waits.append(seconds)
 
-    judge = align._service("http://127.0.0.1:9/v1", "m")
+    judge, _ = judged(None, None, "http://127.0.0.1:9/v1", "m")
     judge.lm._sleep = sleep
     with pytest.raises(ValueError, match="no connection"):
         tried(judge, "m", ["p"] * 9, list("abcdefghi"))
