@@ -44,6 +44,7 @@ def main() -> None:
     cli = [sys.executable, "-m", "backchannel.cli"]
     settings = ["--method", "dpo", "--set", "beta=0.1", "--epochs", "2", "--batch", "8", "--learning-rate", "3e-4"]
     judged = ["--judge", "examples.align_rule:score", "--held-out", "0.2", "--answers", "20", "--most", str(MOST)]
+    judged += ["--temperature", "0.7"]  # what is shown is easier to read than what is learned from
     files = ["--model", str(model), "--data", str(OUT / "pairs.jsonl"), "--out", str(OUT / "tuned")]
     subprocess.run([*cli, "audit", str(OUT / "pairs.jsonl")], check=True)
     subprocess.run([*cli, "align", *files, *settings, *judged], check=True)

@@ -45,12 +45,12 @@ def mismatched(examples: Sequence[Example], notes: list[str] | None = None) -> l
     """Prompts with answers to other prompts, good and bad in the shares of the data, as a whole and in each part.
 
     Every answer is used once: prompt after prompt in a circle, and each meets the answer half the way round. Where one
-    prompt has more than half of all answers, those to the others come again. An answer is cut where prompt and answer
-    would be longer than the longest example. What the reference says is not known.
+    prompt has more than half of all answers, those to the others come again, good and bad as they are among them. An
+    answer is cut where prompt and answer would be longer than the longest example. The reference's word is not known.
 
     Args:
         examples: with what is said of them.
-        notes: is told of answers that were cut.
+        notes: is told of answers that were cut, and of shares that are others.
 
     Raises:
         ValueError: if there is one prompt alone.
@@ -68,6 +68,11 @@ def mismatched(examples: Sequence[Example], notes: list[str] | None = None) -> l
     else:
         answers = [*itertools.islice(itertools.cycle(spread(others)), len(much)), *spread(much)[: len(others)]]
         pairs = zip(circle, answers, strict=True)
+        if notes is not None:
+            notes.append(
+                f"one prompt has {len(much):,} of {len(examples):,} answers: there are few to others to compare "
+                "with, good and bad in shares of their own"
+            )
     most, cut, found = max(len(each.prompt) + max(map(len, each.answers)) for each in examples), 0, []
     for asked, answered in pairs:
         room = most - len(asked.prompt)

@@ -21,7 +21,7 @@ from backchannel.align.log_answers import fits
 from backchannel.align.read import read
 from backchannel.align.write import write
 from backchannel.ledger.problems import LogError, counted
-from backchannel.lm.answer_kinds import TARGETS, Target, converted
+from backchannel.lm.answer_kinds import TARGETS, Target, converted, left_out
 from backchannel.lm.answers import Record
 
 KINDS = (*TARGETS, "same")
@@ -60,11 +60,6 @@ def convert_answers(
         records = _fitting(records, left)
     count = write(_some(records, Path(target), kind, left), target, format, said)
     return [*found.notes, *left_out(left), *said, f"{counted(count, 'record', 'records')} written"]
-
-
-def left_out(left: Mapping[str, int]) -> list[str]:
-    """Sentences of what `converted` left out."""
-    return [f"left out: {name} ({count:,})" for name, count in left.items() if count]
 
 
 def _fitting(records: Iterable[Record], left: Counter[str]) -> Iterable[Record]:

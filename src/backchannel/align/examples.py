@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from backchannel.align.rationales import asked_why
 from backchannel.align.template import RecordError
 from backchannel.align.tokens import Encoder
-from backchannel.lm.answer_kinds import Target, converted
+from backchannel.lm.answer_kinds import Target, converted, left_out
 from backchannel.lm.answers import Preference, Ranked, Rated, Record
 from backchannel.parts.objectives import Objective, Pairs, Rankings, Rollouts, Scores, Singles, random_batch
 
@@ -69,8 +69,7 @@ def examples(
     found = list(encoder.each(told, example, skip_bad_rows))
     if not found:
         raise ValueError(
-            f"no record can be used as {_target(objective)}"
-            + "".join(f"; left out: {n} {why}" for why, n in left.items() if n)
+            f"no record can be used as {_target(objective)}" + "".join(f"; {each}" for each in left_out(left))
         )
     if reads is Singles and reads_field(objective, "good") and not any("good" in each.facts for each in found):
         raise ValueError("this objective learns which answers are good (label), and the data say it of none")
@@ -89,8 +88,7 @@ def examples(
         raise ValueError(
             f"rankings must all have the same number of answers; there are some of {min(sizes)} and of {max(sizes)}"
         )
-    notes = [f"{count:,} {why} were left out" for why, count in left.items() if count]
-    return found, notes + encoder.report.sentences()
+    return found, left_out(left) + encoder.report.sentences()
 
 
 def _why(record: Record, name: str, encoder: Encoder) -> tuple[list[int], list[int]]:
@@ -130,7 +128,7 @@ def _strengths(records: Iterable[Record], objective: Objective[Any], left: Count
         elif record.strength == 0.5:
             left["ties"] += 1
         elif record.strength is not None:
-            left["strengths, which this objective does not read,"] += 1
+            left["strengths, which this objective does not read"] += 1
             swap = record.strength < 0.5
             chosen, rejected = (record.rejected, record.chosen) if swap else (record.chosen, record.rejected)
             gap = None if record.gap is None else -record.gap if swap else record.gap

@@ -30,20 +30,28 @@ class Guards(TrainerCallback):
         self._least: float | None = None  # accuracy
         self._still = self._opposite = 0
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """A run that is resumed says what there was to say before."""
+        for logs in state.log_history:
+            self._watch(logs, logs["step"])
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **given: Any) -> None:
         """After each log of the Trainer."""
-        if not logs or "loss" not in logs:
+        self._watch(logs or {}, state.global_step)
+
+    def _watch(self, logs: dict[str, float], step: int) -> None:
+        if "loss" not in logs:
             return
         self._first = logs["loss"] if self._first is None else self._first
-        self._watch_loss(logs["loss"], state.global_step)
+        self._watch_loss(logs["loss"], step)
         if logs.get("chosen_gain", 0.0) < -FALL:
             self._say(
-                f"chosen answers are {-logs['chosen_gain']:.0f} nats less likely than under the reference (step "
-                f"{state.global_step}): a larger beta keeps it closer, a term that holds chosen answers up does too"
+                f"chosen answers are {-logs['chosen_gain']:.0f} nats less likely than under the reference (step {step})"
+                ": a larger beta keeps it closer, a term that holds chosen answers up does too"
             )
         if "accuracy" in logs:
             self._least = min(0.5, logs["accuracy"]) if self._least is None else self._least
-            wrong = logs["accuracy"] < self._least and state.global_step > PATIENCE
+            wrong = logs["accuracy"] < self._least and step > PATIENCE
             self._opposite = self._opposite + 1 if wrong else 0
             if self._opposite == PATIENCE:
                 self._say(
@@ -51,7 +59,7 @@ class Guards(TrainerCallback):
                     "chosen mean the better answer?"
                 )
         if logs.get("grad_norm") == 0.0:
-            self._say(f"the gradient is 0 (step {state.global_step}): is anything trainable?")
+            self._say(f"the gradient is 0 (step {step}): is anything trainable?")
 
     def _watch_loss(self, loss: float, step: int) -> None:
         first = loss if self._first is None else self._first

@@ -56,7 +56,7 @@ class Hearing:
             for attempt in range(1 if seldom else self.tries):
                 try:
                     said = ask(attempt)
-                except Exception as error:  # whatever a user's function or a service may raise: it is told in `notes`
+                except (Exception, SystemExit) as error:  # whatever a user's function may raise: it is told in `notes`
                     self.reason = self.reason or reason(error)
                     if isinstance(error, LanguageModelError):  # its client has tried again, with waits
                         break

@@ -27,6 +27,7 @@ from backchannel.align.rows import messages_of
 from backchannel.feedback import Decision, Feedback, decode, encode
 from backchannel.ledger.problems import LogError, Problems, shortened
 from backchannel.ledger.sources import Source
+from backchannel.lm.answer_kinds import left_out
 from backchannel.lm.answers import Preference, Ranked, Rated, Record, Text, answers_of, content
 from backchannel.lm.protocol import assistant
 
@@ -69,7 +70,7 @@ def read_log(source: Source, prompt: str, problems: Problems, said: list[str]) -
             left["decisions of which nothing was said"] += 1
         yield from found
     left["feedback on decisions that are not there"] += sum(map(len, about.values()))
-    said += [f"left out: {name} ({count:,})" for name, count in left.items() if count]
+    said += left_out(left)
 
 
 def _parsed(source: Source, problems: Problems) -> Iterator[tuple[int, Decision | Feedback]]:

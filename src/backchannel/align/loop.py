@@ -116,7 +116,7 @@ class Loop(Trainer):
     ) -> Any:
         """This micro-batch's share of L; gradients of processes are averaged, so it counts as often as there are."""
         some = inputs["batch"].examples
-        self._measure(model)
+        self.measure(model)
         now = self._now(model, some)
         read = batch(self.objective, some, now, baseline=self.baseline)
         each, info = self.objective(read)
@@ -137,14 +137,14 @@ class Loop(Trainer):
             found: Tensor = redirected(model, inner, self._logs, inner, some)
         return found
 
-    def _measure(self, model: nn.Module) -> None:
-        """The baseline, once for each step of the optimizer: before the first of its micro-batches."""
-        if self._yardstick is None or self._step == self.state.global_step:
-            return
-        self._step, training = self.state.global_step, model.training
-        model.eval()
-        self.baseline = self._yardstick(lambda some: self._now(model, some), self._step)
-        model.train(training)
+    def measure(self, model: Any) -> float | None:
+        """The baseline of the model as it is: once for each step of the optimizer, before its first micro-batch."""
+        if self._yardstick is not None and self._step != self.state.global_step:
+            self._step, training = self.state.global_step, model.training
+            model.eval()
+            self.baseline = self._yardstick(lambda some: self._now(model, some), self._step)
+            model.train(training)
+        return self.baseline
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With means, over the examples since the last time, of what the objective says of them."""
@@ -157,6 +157,11 @@ class Loop(Trainer):
             logs |= {"loss": loss / weight} | {name: value / count for name, value in zip(names, others, strict=True)}
             self._sums.clear()
         super().log(logs, start_time)
+
+    def _run_epoch(self, *given: Any, **more: Any) -> None:
+        """Nothing where all steps are made: the Trainer, resumed behind the last one, would make another."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*given, **more)
 
     def _save_checkpoint(self, *given: Any, **more: Any) -> None:
         with written(f"the checkpoint of step {self.state.global_step}", Path(str(self.args.output_dir))):
@@ -221,7 +226,9 @@ class Interrupt(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = signal.SIGINT, signal.SIGTERM
+        known = {number: signal.getsignal(number) for number in numbers}
+        earlier = {number: each for number, each in known.items() if each not in (signal.SIG_IGN, None)}
 
         def hear(number: int, frame: Any) -> None:
             self.asked = number

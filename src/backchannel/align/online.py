@@ -92,8 +92,8 @@ def improve(
     model = ready(model, settings, rewards=False).to(args.device)
     played = Rounds(model, recipe, judge, args, settings.seed, tell)
     # What is learned from is drawn at temperature 1, as equations have it.
-    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most)
-    shown = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature)
+    draw = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, 1.0, limit)
+    shown = sampler or Transformers(model, encoder.ends, encoder.pad, settings.most, settings.temperature, limit)
     asked = Asked(held[: settings.answers], shown, tokenizer, encoder.ends, settings.seed)
     early = asked.answers()
     asked.tried(early, judge, judge_name)
@@ -105,6 +105,7 @@ def improve(
             raise played.failed
         if played.interrupt.asked:
             signal.raise_signal(played.interrupt.asked)  # for who hears it now
+            raise KeyboardInterrupt
     with written("the model", out):
         model.save_pretrained(str(out / "model"))
         saved(out / "model", tokenizer)
@@ -124,6 +125,7 @@ def improve(
         drawn=drawn,
         history=played.history,
         steps=played.steps,
+        finished=not played.interrupt.asked,
         signal=played.interrupt.asked,
         seconds=seconds,
         rounds=played.path,
@@ -134,8 +136,7 @@ def improve(
             "price": getattr(recipe, "price", 0.0),
             "share": getattr(recipe, "share", 1.0),
         },
-        notes=[*notes, *encoder.report.sentences(), *played.answers.notes, *played.guards.notes, *told(judge)]
-        + [f"{count:,} {why} were left out" for why, count in played.left.items()],
+        notes=notes + encoder.report.sentences() + played.notes() + told(judge),
         **outfit(model),
     )
 

@@ -30,6 +30,7 @@ from backchannel.align.rows import Rows
 from backchannel.ledger.problems import LogError, Problems, no_room, shortened
 from backchannel.ledger.sources import Source, csv_header, find
 from backchannel.ledger.store import first_line, literal
+from backchannel.lm.answer_kinds import left_out
 from backchannel.lm.answers import Kind, Record, kind_of
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -62,6 +63,8 @@ def read(
         raise LogError(f"kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
     if format is not None and format not in FORMATS:
         raise LogError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if split == "":
+        raise LogError("split must be a text at which others are split, not an empty one")
     Rows(columns)  # a wrong map is said at once
     return Reading(source, kind, format, columns, split, skip_bad_rows, prompts)
 
@@ -82,10 +85,11 @@ class Reading:
         self.source, self.kind, self.format = source, kind, format
         self.columns, self.split, self.skip, self.prompts = columns, split, skip_bad_rows, prompts
         self.notes: list[str] = []
+        self._cuts = 0
 
     def __iter__(self) -> Iterator[Record]:
         problems, kept, said = Problems(self.skip), dict[str, None](), list[str]()
-        count = 0
+        count = self._cuts = 0
         for record in self.records(problems, kept, said):
             count += 1
             yield record
@@ -95,6 +99,8 @@ class Reading:
         if kept:
             shown = ", ".join(map(repr, list(kept)[:8])) + (", ..." if len(kept) > 8 else "")
             self.notes.append(f"kept as they are, in meta: the columns {shown}")
+        if self.split is not None and not self._cuts:
+            self.notes.append(f"nothing was split at {self.split!r}: the prompts stand by themselves")
 
     def _name(self) -> str:
         return os.fspath(self.source) if isinstance(self.source, str | os.PathLike) else "the source"
@@ -118,7 +124,7 @@ class Reading:
                             yield record
                         else:
                             others[kind_of(record)] += 1
-                    said += [f"left out: {other} ({count:,})" for other, count in others.items()]
+                    said += left_out(others)
                 else:
                     rows = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}[each.format](each)
                     yield from self._taken(rows, each.name, each.format != "jsonl", problems, kept)
@@ -140,6 +146,7 @@ class Reading:
                 problems.add(f"{name}, row {number}: {error}")
             else:
                 yield record
+        self._cuts += maker.cuts
 
 
 def _given(source: Any) -> Iterator[Any]:

@@ -24,7 +24,7 @@ class Settings(msgspec.Struct, kw_only=True):
         held_out: share of the prompts that is kept for judging; none of their records is trained on.
         answers: prompts for which answers are drawn before and after, at most.
         most: tokens of such an answer.
-        temperature: of drawing them. What a method learns from is drawn at 1.
+        temperature: of drawing them; 0 takes the likeliest. What a method learns from is drawn at 1.
         checkpointing: compute hidden states again in the backward pass, for less memory.
         precision: "float32", "bfloat16", or "auto": the latter where a GPU has it.
         save: steps between checkpoints; 0: none.
@@ -149,7 +149,8 @@ class Tuned(msgspec.Struct):
     Attributes:
         method: its key; `arguments` are its settings.
         history: what was logged, step by step.
-        signal: the number of the one that stopped it early; 0: none did.
+        finished: False if it was stopped before its last step.
+        signal: the number of the one that came while it was trained; 0: none.
         seconds: of training alone; `memory` in bytes, the most that the process held.
         notes: what a user should know.
         rounds: of a recipe: the mean score of the answers that a round drew, and their divergence from the start.
@@ -168,6 +169,7 @@ class Tuned(msgspec.Struct):
     drawn: Drawn | None
     history: list[dict[str, float]]
     steps: int
+    finished: bool
     signal: int
     seconds: float
     memory: int

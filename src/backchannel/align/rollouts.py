@@ -94,9 +94,10 @@ def rolled(
     now, before = [], []
     for (_, prompt), given in zip(prompts, drawn, strict=True):
         with torch.no_grad(), evaluating(answers):
-            now += answers([prompt], [given]).each()
+            now += [each.cpu() for each in answers([prompt], [given]).each()]
         if recipe.price or recipe.objective.reference:
-            before += [each.reshape(len(each), -1)[:, 0] for each in reference_logs(answers, [prompt], [given]).each()]
+            logs = reference_logs(answers, [prompt], [given]).each()
+            before += [each.cpu().reshape(len(each), -1)[:, 0] for each in logs]
         else:
             before += [torch.zeros(len(each)) for each in given]
     sampled, reference, mask = _padded(now), _padded(before), _padded([torch.ones(len(each)) for each in now]) > 0

@@ -30,6 +30,7 @@ from backchannel.align.model import Answers, evaluating
 from backchannel.align.reference import reference_logs
 from backchannel.align.rollouts import Critic, PolicyGradient, rolled, token_logs
 from backchannel.align.tune import Tell, sums
+from backchannel.lm.answer_kinds import left_out
 from backchannel.lm.answers import Rated, Text
 from backchannel.parts.recipes import Compared, Recipe, Selection
 
@@ -105,6 +106,10 @@ class Rounds:
                 self.failed = error
         except (Exception, SystemExit) as error:  # a judge's, too: what was learned before is kept
             self.failed = error
+
+    def notes(self) -> list[str]:
+        """What a user should know."""
+        return [*self.answers.notes, *self.guards.notes, *left_out(self.left)]
 
     def _learn(self, some: list[Prompt], drawn: Drawn, scores: Tensor, wins: Tensor | None) -> None:
         """The steps of one round."""
@@ -197,14 +202,14 @@ def _scores(
                 raise ValueError(
                     "a judge that compares needs two answers or more to a prompt, and the recipe draws one"
                 )
-            wins = torch.full((k, k), 0.5)
+            wins = torch.full((k, k), 0.5, dtype=torch.float64)
             for (a, b), win in zip(pairs, verdict.wins, strict=True):
                 assert win is not None
                 wins[a, b], wins[b, a] = win, 1 - win
             won.append(wins)
             row = (wins.sum(1) - 0.5) / (k - 1)
         else:
-            row = torch.zeros(k)
+            row = torch.zeros(k, dtype=torch.float64)
             for (a, b), known in zip(pairs, verdict.scores, strict=True):
                 assert known is not None
                 row[a], row[b] = known

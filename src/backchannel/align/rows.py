@@ -58,6 +58,7 @@ class Rows:
         cells: the source is a table of texts, whose cells may hold messages and `meta` as JSON.
         prompts: of a row with a prompt nothing else is read.
         kept: columns that went to `meta`.
+        cuts: pairs of texts that were split.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Rows:
         self.mapped = dict(columns or {})
         self.kind, self.split, self.cells, self.prompts = kind, split, cells, prompts
         self.kept: dict[str, None] = {}
+        self.cuts = 0
 
     def record(self, row: Mapping[str, Any]) -> Record:
         """What a row says; ValueError says why it says nothing."""
@@ -146,6 +148,7 @@ class Rows:
             other, rejected = _cut(rejected, self.split)
             if prompt != other:
                 raise ValueError(f"chosen and rejected have different texts before their last {self.split!r}")
+            self.cuts += 1
         numbers: dict[str, Any] = {
             name: self._number(name, given[name]) for name in ("strength", "gap") if name in given
         }

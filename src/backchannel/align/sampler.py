@@ -37,6 +37,7 @@ class Transformers:
         pad: int,
         most: int = 128,
         temperature: float = 1.0,
+        limit: int | None = None,
         batch: int = 16,
     ):
         """Take a model as it is: with its adapter on or off.
@@ -47,12 +48,13 @@ class Transformers:
             pad: token to fill up with, behind a mask.
             most: tokens of an answer.
             temperature: 0 takes the likeliest token.
+            limit: tokens of prompt and answer; None: as many as the model has positions.
             batch: answers at a time.
         """
         if most < 1 or temperature < 0:
             raise ValueError(f"most must be 1 or more and temperature at least 0, not {most} and {temperature}")
         self.model, self.ends, self.pad = model, list(ends), pad
-        self.most, self.temperature, self.batch = most, temperature, batch
+        self.most, self.temperature, self.batch, self.limit = most, temperature, batch, limit
         self.weights = 1.0, 0.0  # of the policy and of the reference
 
     def mixing(self, policy: float, reference: float) -> Transformers:
@@ -87,6 +89,7 @@ class Transformers:
 
         width = max(map(len, prompts))
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or width + self.most
+        positions = min(positions, self.limit or positions)
         if width >= positions:
             raise ValueError(f"a prompt of {width:,} tokens leaves no room for an answer within {positions:,}")
         rows = torch.tensor([[self.pad] * (width - len(each)) + each for each in prompts], device=self.model.device)

@@ -22,10 +22,14 @@ from backchannel.align.load import adapting
 from backchannel.align.reference import START, keep_start
 from backchannel.align.result import Settings
 from backchannel.ledger.convert import beside
+from backchannel.parts.objectives import Objective, random_batch
 
 FREE = ("micro", "save", "checkpointing")  # settings that change no number
 WHOLE = "whole.json"
 WRITTEN = {"method", "arguments", "settings", "records", "model"}  # what `described` names, and `start.json` holds
+OURS = ("result.json", "report.html", "reference.safetensors", "mismatched.safetensors")  # what a run may write over
+OTHER = {"method": "another method", "arguments": "other arguments", "settings": "other settings"}
+UNLIKE = {"records": "other data", "model": "another model", "losses": "another loss"}  # digests, which say nothing
 AROUND = "_backchannel_adapted"  # where a model keeps what peft wrapped around it
 
 
@@ -44,14 +48,16 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
     found = _checkpoints(folder)
     last = next((each for each in reversed(found) if _is_whole(each)), None)
     if not resume:
-        if last or (out / "model").exists():
-            what = "checkpoints" if last else "a model"
+        if last:
             advice = "choose another folder" if resume is None else "resume it, or choose another folder"
-            raise ValueError(f"{out} holds {what} of an earlier run: {advice}")
+            raise ValueError(f"{out} holds checkpoints of an earlier run: {advice}")
+        if (out / "model").exists():
+            raise ValueError(f"{out} holds a model of an earlier run: choose another folder")
         if file.exists() and _begun(file) is None:
             raise ValueError(f"{file} was not written by align: choose another folder")
-        if not file.exists() and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise ValueError(f"{folder} is of no run of align, without start.json beside it: choose another folder")
+        for each in (folder, *(out / name for name in OURS)):
+            if not file.exists() and each.exists() and not (each.is_dir() and not any(each.iterdir())):
+                raise ValueError(f"{each} is of no run of align, without start.json beside it: choose another folder")
         for torn in found:  # what was cut off is of no use
             shutil.rmtree(torn, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
@@ -64,11 +70,12 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
     earlier, now = _begun(file), json.loads(json.dumps(start, default=str))
     if earlier is None:
         raise ValueError(f"{file} cannot be read: what the run was begun with is not known")
-    for each in (earlier, now):
-        each["settings"] = {name: value for name, value in each["settings"].items() if name not in FREE}
+    for said in (earlier, now):
+        said["settings"] = {name: value for name, value in said["settings"].items() if name not in FREE}
     for name in start:
         if earlier.get(name) != now[name]:
-            raise ValueError(f"{out} was begun with another {name}: {_differ(earlier.get(name), now[name])}")
+            what = UNLIKE.get(name) or f"{OTHER[name]}: {_differ(earlier.get(name), now[name])}"
+            raise ValueError(f"{out} was begun with {what}")
     return last
 
 
@@ -123,6 +130,11 @@ def described(model: Any, settings: Settings, method: str, arguments: dict[str, 
         "records": digest(records),
         "model": shape(model),
     }
+
+
+def losses(objective: Objective[Any]) -> str:
+    """A word for an objective: what it says of made-up examples, which other arguments change."""
+    return digest([f"{each:.4g}" for each in objective(random_batch(objective.reads, 8, seed=0))[0].tolist()])
 
 
 def shape(model: Any) -> str:

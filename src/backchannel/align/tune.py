@@ -36,7 +36,7 @@ from backchannel.align.reference import kept_logs
 from backchannel.align.result import Entangled, Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import Whole, begin, described, outfit, ready, room, training_arguments
+from backchannel.align.start import Whole, begin, described, losses, outfit, ready, room, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Pairs, Scores
@@ -94,7 +94,7 @@ def tune(
     every, notes = examples(records, encoder, objective, skip_bad_rows)
     train, held = split(every, settings.held_out, settings.seed)
     read = [[each.prompt, each.answers, each.facts, *(each.why or ())] for each in every]
-    start = described(model, settings, method, arguments, read)
+    start = described(model, settings, method, arguments, read) | {"losses": losses(objective)}
     checkpoint = begin(out, start, resume)
     torch.manual_seed(settings.seed)
     args = training_arguments(out, settings)
@@ -111,9 +111,11 @@ def tune(
                 train, held = _with_reference(answers, train, held, out / "reference.safetensors")
     yardstick = None if answers is None else _yardstick(objective, answers, train, settings, out, notes)
     interrupt, guards = Interrupt(), Guards()
+    if checkpoint:
+        notes.append(f"resumed at {checkpoint.name}: the time is that of the steps since")
     loop = Loop(model, args, train, objective, logs, [Progress(tell), interrupt, guards, Whole()], yardstick)
     before = _held(loop.model, objective, held, logs, settings)
-    draw = sampler or Transformers(loop.model, encoder.ends, encoder.pad, settings.most, settings.temperature)
+    draw = sampler or Transformers(loop.model, encoder.ends, encoder.pad, settings.most, settings.temperature, limit)
     asked = Asked([(each.record.prompt, each.prompt) for each in held], draw, tokenizer, encoder.ends, settings.seed)
     asked.prompts = asked.prompts[: 0 if rewards else settings.answers]
     tell("answers before", 0.0)
@@ -126,6 +128,8 @@ def tune(
     except (FloatingPointError, torch.OutOfMemoryError) as error:
         if args.world_size > 1 and not isinstance(error, FloatingPointError):
             raise  # the others do not know of it, and saving may need all
+        if not loop.state.global_step:
+            raise
         _keep(loop, tokenizer, out, settings)
         raise noted(error, f"what was trained before lies in {out / 'model'}") from None
     seconds = time.monotonic() - begun
@@ -140,10 +144,11 @@ def tune(
         records=len(every),
         trained_on=len(train),
         before=before,
-        after=_held(loop.model, objective, held, logs, settings, loop.baseline),
+        after=_held(loop.model, objective, held, logs, settings, loop.measure(loop.model)),
         drawn=shown,
         history=[{k: float(v) for k, v in each.items()} for each in loop.state.log_history if "loss" in each],
         steps=loop.state.global_step,
+        finished=loop.state.global_step >= loop.state.max_steps,
         signal=interrupt.asked,
         seconds=seconds,
         notes=notes + guards.notes + told(judge),

@@ -57,10 +57,9 @@ def message(error: BaseException) -> str:
 def _stop(number: int, frame: Any) -> None:
     """Unwind what runs. A second SIGTERM must not disturb that."""
     _received.append(number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    signal.signal(number, signal.SIG_IGN)
-    sys.exit(128 + number)
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run() -> int:
@@ -81,6 +80,9 @@ def _run() -> int:
             if isinstance(stop.__context__, BrokenPipeError):  # of which Typer made an exit code of 1
                 raise stop.__context__ from None
             sys.stdout.flush()
+            if isinstance(stop.code, str):  # as Python does with it
+                print(stop.code, file=sys.stderr)
+                return 1
             return int(stop.code or 0)
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
         _discard_output()

@@ -50,6 +50,9 @@ def align(
     most: Annotated[
         int | None, typer.Option(min=1, help="Tokens of such an answer [128].", rich_help_panel=JUDGE)
     ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="At which it is drawn [1]; 0: the likeliest.", rich_help_panel=JUDGE)
+    ] = None,
     held_out: Annotated[
         float, typer.Option(help="Share of the prompts kept for judging.", rich_help_panel=JUDGE)
     ] = 0.1,
@@ -110,7 +113,8 @@ def align(
     from backchannel.cli.folder import check
     from backchannel.cli.progress import bar
 
-    given = {name: value for name, value in (("answers", answers), ("most", most), ("save", save)) if value is not None}
+    drawing: dict[str, Any] = {"answers": answers, "most": most, "temperature": temperature}
+    given = {name: value for name, value in (drawing | {"save": save}).items() if value is not None}
     settings = Settings(
         epochs=epochs, steps=steps, batch=batch, micro=micro, learning_rate=learning_rate, lora=lora, limit=limit,
         prompt_limit=prompt_limit, chat=chat, held_out=held_out, precision=precision, checkpointing=checkpointing,
@@ -125,7 +129,7 @@ def align(
     rewards = not recipe and _scores(found)
     if rewards:  # it writes no answers
         others |= {"--judge": judge, "--reward-model": reward_model, "--judge-url": judge_url}
-        others |= {"--judge-model": judge_model, "--answers": answers, "--most": most}
+        others |= {"--judge-model": judge_model} | {f"--{name}": value for name, value in drawing.items()}
     if useless := [name for name, value in others.items() if value is not None]:
         raise ValueError(f"{method} has no use for {' and '.join(useless)}")
     if judge_model is not None and judge_url is None:
@@ -167,7 +171,7 @@ def align(
                 )  # fmt: skip
         except _out_of_memory() as error:
             raise ValueError(
-                "the GPU is out of memory: --micro 1 holds fewer examples at a time, --limit shorter ones, "
+                "the GPU is out of memory: --micro 1 holds fewer examples at a time, --limit and --most shorter ones, "
                 f"--checkpointing fewer hidden states, --lora 8 fewer moments ({str(error).splitlines()[0]})"
             ) from None
     tuned.command = shlex.join(["backchannel", *sys.argv[1:]])
@@ -179,8 +183,9 @@ def align(
         print_json({**msgspec.to_builtins(tuned), "written": list(map(str, written))})
     else:
         _print(tuned, written)
-    if tuned.signal:
+    if not tuned.finished:
         print(f"stopped after step {tuned.steps}" + ("" if recipe else ": --resume goes on"), file=sys.stderr)
+    if tuned.signal:
         raise typer.Exit(128 + tuned.signal)
 
 
@@ -231,7 +236,7 @@ def _write(out: Path, tuned: Any) -> list[Path]:
 
 
 def _print(tuned: Any, written: list[Path]) -> None:
-    from backchannel.report.tuned_page import headline, level
+    from backchannel.report.tuned_page import distance, headline, level
 
     rows = []
     if tuned.before is not None and tuned.after is not None:
@@ -244,7 +249,7 @@ def _print(tuned: Any, written: list[Path]) -> None:
             rows.append(["score by the judge", *tuned.drawn.scores])
         rows.append(["tokens of an answer", *tuned.drawn.lengths])
         if tuned.drawn.divergence is not None:
-            rows.append(["divergence of an answer, nats", 0.0, tuned.drawn.divergence])
+            rows.append([f"{distance(tuned)} of an answer, nats", 0.0, tuned.drawn.divergence])
     title = f"{tuned.method} on {tuned.trained_on:,} examples, {tuned.steps:,} steps"
     if rows:
         print_table(title, ["", "before", "after"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -31,6 +32,9 @@ def made(method: str, given: list[str]) -> tuple[Any, dict[str, Any]]:
     arguments = {
         name: found.card.example[name] if each.default is each.empty else each.default for name, each in known.items()
     }
+    twice = [name for name, count in Counter(each.partition("=")[0] for each in given).items() if count > 1]
+    if twice:
+        raise ValueError(f"--set names {twice[0]} more than once")
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or name not in known:

@@ -79,11 +79,13 @@ def _column_map(context: list[str] | None, category: list[str] | None, **names: 
 
 def reading_answers(column: list[str] | None, split: str | None) -> dict[str, Any]:
     """What `--column` and `--split` say, as `align.read` takes it."""
-    columns = {}
+    columns: dict[str, str] = {}
     for each in column or ():
         meaning, mark, name = each.partition("=")
         if not (meaning and mark and name):
             raise ValueError(f"--column must be MEANING=NAME, such as prompt=question, not {each!r}")
+        if meaning in columns:
+            raise ValueError(f"--column says twice what {meaning} is: {columns[meaning]} and {name}")
         columns[meaning] = name
     return {"columns": columns, "split": None if split is None else split.replace("\\n", "\n")}
 

@@ -23,7 +23,7 @@ scores are the highest of what one annotator rated, where another one to the sam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from backchannel.lm.answers import Preference, Ranked, Rated, Record, Text, content
@@ -31,6 +31,11 @@ from backchannel.lm.answers import Preference, Ranked, Rated, Record, Text, cont
 Target = Literal["pairs", "singles", "rankings", "demonstrations"]
 Groups = dict[object, dict[str, Rated]]
 """Ratings by prompt and annotator, and of these by answer."""
+
+
+def left_out(left: Mapping[Any, int]) -> list[str]:
+    """What `left` counts, a sentence each."""
+    return [f"left out: {name} ({count:,})" for name, count in left.items() if count]
 
 
 def converted(records: Iterable[Record], kind: Target, left: Counter[str]) -> Iterator[Record]:

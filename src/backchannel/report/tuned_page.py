@@ -80,13 +80,15 @@ def _head(tuned: Tuned) -> Markup:
         ("Method", tuned.method, ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                                            for name, value in tuned.arguments.items())),
         ("Trained on", f"{tuned.trained_on:,}", f"of {tuned.records:,} examples"),
-        ("Steps", f"{tuned.steps:,}", "stopped before the end" if tuned.signal else ""),
+        ("Steps", f"{tuned.steps:,}", "" if tuned.finished else "stopped before the end"),
         ("Weights trained", f"{tuned.trainable:,}", f"of {tuned.parameters:,}"),
         ("Training took", words_of(tuned.seconds), f"{tuned.memory / 1e9:.1f} GB at most"),
     ]  # fmt: skip
     drawn = tuned.drawn
     if drawn and drawn.divergence is not None:
-        facts.append(("Divergence", f"{drawn.divergence:.1f} nats", "of an answer, from the model before"))
+        facts.append(
+            (distance(tuned).capitalize(), f"{drawn.divergence:.1f} nats", "of an answer, from the model before")
+        )
     cells = [tag("div", tag("dt", k), tag("dd", v, tag("small", s) if s else None)) for k, v, s in facts]
     warned = [tag("p", tag("strong", "Note. "), note, class_="warning", role="note") for note in tuned.notes]
     said = headline(tuned)
@@ -185,6 +187,12 @@ def _curves(tuned: Tuned) -> Markup | None:
         figure = tag("figure", line(steps, values, label, level), tag("figcaption", said))
         panels.append(tag("div", tag("h3", NAMES[name]), figure, class_="panel"))
     return section("Training, step by step", "", tag("div", *panels, class_="panels wide")) if panels else None
+
+
+def distance(tuned: Tuned) -> str:
+    """What the mean log-ratio of drawn answers to the model before is: at temperature 1 alone a divergence."""
+    temperature = tuned.settings.temperature
+    return "divergence" if temperature == 1 else f"log-ratio at temperature {temperature:g}"
 
 
 def _rounds(tuned: Tuned) -> Markup | None:

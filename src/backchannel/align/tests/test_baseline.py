@@ -66,6 +66,11 @@ def test_of_a_prompt_with_most_of_the_answers_all_are_compared_with_others():
     assert sorted(each.prompt for each in found) == sorted(each.prompt for each in some)
     assert all(of[each.answers[0][0]].prompt != each.prompt for each in found)
     assert sum(each.facts["good"] for each in found) == 7
+    notes = []
+    mismatched(some, notes)
+    assert notes == [
+        "one prompt has 12 of 14 answers: there are few to others to compare with, good and bad in shares of their own"
+    ]
     with pytest.raises(ValueError, match="one prompt alone"):
         mismatched(some[:12])
 

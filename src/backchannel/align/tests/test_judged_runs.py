@@ -89,7 +89,7 @@ def test_a_round_of_which_the_judge_says_nothing_is_the_last_and_all_is_kept(tmp
 def test_prompts_of_which_the_judge_says_nothing_are_left_out(tmp_path):
     found = _improve(tmp_path, _failing(1 + 12 + 4, until=1 + 12 + 8))  # in the second round two answers, asked twice
     assert found.steps == 3
-    assert "1 prompts of which the judge said nothing were left out" in found.notes
+    assert "left out: prompts of which the judge said nothing (1)" in found.notes
     assert found.drawn.wins is not None
 
 

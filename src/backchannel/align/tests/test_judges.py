@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -92,6 +93,12 @@ def test_a_function_that_raises_is_asked_again_and_its_first_reason_kept():
     judge = Scored(score, "rule")
     assert judge(["p", "p"], ["aa", "y"], ["b", "x"]).wins == [1.0, None]
     assert judge.notes == ["the judge said nothing of 1 of 4 answers; the first time: RuntimeError: service down"]
+
+
+def test_a_function_that_exits_has_failed():
+    judge = Scored(lambda prompt, answer: sys.exit("gave up"), "quitter")
+    assert judge(["p"], ["a"], ["b"]) == ([None], [None])
+    assert judge.notes == ["the judge said nothing of 2 of 2 answers; the first time: SystemExit: gave up"]
 
 
 def test_a_judge_that_stays_silent_is_asked_seldom_and_heard_when_it_comes_back():
@@ -353,6 +360,14 @@ def test_answers_end_where_the_model_does():
     assert len(answer) == 5
     with pytest.raises(ValueError, match="a prompt of 8 tokens leaves no room for an answer within 8"):
         Transformers(model, [END], pad=0, most=20)([[3] * 8], 1, seed=0)
+
+
+def test_prompt_and_answer_are_no_longer_than_the_limit():
+    model = small_llama(initializer_range=0.3)
+    draw = Transformers(model, [], 2, most=40, limit=16)
+    assert {len(answer) for answer in draw([[3, 4, 5, 6, 7, 8]], 3, seed=0)[0]} == {10}
+    with pytest.raises(ValueError, match="a prompt of 6 tokens leaves no room for an answer within 6"):
+        Transformers(model, [], 2, most=40, limit=6)([[3, 4, 5, 6, 7, 8]], 1, seed=0)
 
 
 def test_what_cannot_be_drawn():

@@ -219,6 +219,18 @@ def test_ctrl_c_ends_the_step_and_saves(tmp_path):
     assert signal.getsignal(signal.SIGINT) is earlier
 
 
+def test_signals_that_are_ignored_stay_ignored():
+    interrupt, earlier = Interrupt(), signal.signal(signal.SIGINT, signal.SIG_IGN)  # as behind `command &` in a script
+    try:
+        with interrupt.listening():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert not interrupt.asked
+
+
 def test_the_log_holds_means_over_the_whole_step(tmp_path):
     loop = _loop(tmp_path, dpo(0.1), micro=4, accumulate=3, steps=1)
     loop.train()
@@ -257,7 +269,7 @@ def test_batches_hold_what_records_say():
     rated, notes = examples([*records, Rated("w1", " w9", good=True)], encoder, kto(0.1))
     read = batch(kto(0.1), rated, torch.zeros(5), torch.zeros(5))
     assert read.good.tolist() == [True, False, True, False, True]
-    assert notes[:2] == ["2 strengths were left out", "2 gaps were left out"]
+    assert notes[:2] == ["left out: strengths (2)", "left out: gaps (2)"]
 
 
 def test_an_objective_that_never_asks_who_is_good_is_shown_good_answers_alone():
@@ -265,7 +277,7 @@ def test_an_objective_that_never_asks_who_is_good_is_shown_good_answers_alone():
     records = [Preference("w1", " w2", " w3"), Rated("w1", " w4", good=False), Rated("w1", " w5", good=True)]
     found, notes = examples(records, encoder, TOKENS)
     assert [each.record.answer for each in found] == [" w2", " w5"]
-    assert notes[0] == "1 answers that are bad were left out"
+    assert notes[0] == "left out: answers that are bad (1)"
 
 
 def test_what_records_cannot_be():
@@ -275,7 +287,7 @@ def test_what_records_cannot_be():
     ranked = Objective(lambda each: (each.policy.sum(1), Info(each.policy)), Rankings, False)
     with pytest.raises(ValueError, match="there are some of 2 and of 3"):
         examples([Ranked("w1", [" w2", " w3"]), Ranked("w1", [" w2", " w3", " w4"])], encoder, ranked)
-    with pytest.raises(ValueError, match="no record can be used as pairs; left out: 1 demonstrations"):
+    with pytest.raises(ValueError, match="no record can be used as pairs; left out: demonstrations"):
         examples([Rated("w1", " w2")], encoder, SOFT)
 
 
@@ -289,7 +301,7 @@ def test_strengths_and_ties_go_where_they_are_read_and_nowhere_else():
     soft, _ = examples(records[:2], encoder, SOFT)
     assert [each.facts["strength"] for each in soft] == [0.9, 0.5]
     plain, notes = examples(records, encoder, dpo(0.1))
-    assert notes[:2] == ["2 strengths, which this objective does not read, were left out", "1 ties were left out"]
+    assert notes[:2] == ["left out: strengths, which this objective does not read (2)", "left out: ties (1)"]
     assert [each.record.chosen for each in plain] == [" w2", " w5"]  # the last was the wrong way round
     assert plain[1].facts == {"gap": 1.0, "tie": False}
     tied, _ = examples([records[1], Preference("w1", " w2", " w3", gap=1.0)], encoder, TIES)

@@ -119,6 +119,17 @@ def test_plain_texts_are_split_at_a_stated_marker_alone():
     refused(other, "chosen and rejected have different texts before their last", split="\n\nAssistant:")
 
 
+def test_a_marker_that_splits_nothing_is_told_of():
+    found = read([{"prompt": "p", "chosen": "a", "rejected": "b"}], split="\nX")
+    assert len(list(found)) == 1
+    assert found.notes == ["nothing was split at '\\nX': the prompts stand by themselves"]
+    found = read([{"chosen": "p\nXa", "rejected": "p\nXb"}], split="\nX")
+    assert len(list(found)) == 1
+    assert found.notes == []
+    with pytest.raises(LogError, match="split must be a text at which others are split, not an empty one"):
+        read([], split="")
+
+
 def test_single_answers_as_they_are_found():
     assert one({"prompt": "q", "completion": "a", "label": True}) == Rated("q", "a", True)
     assert one({"prompt": "q", "completion": "a", "label": 0}) == Rated("q", "a", False)

@@ -117,7 +117,7 @@ def test_what_the_record_says_of_a_run_is_so(tmp_path):
     assert 0 < found.trained_on <= 24
     found = Watched(tmp_path / "b", ON, judge=Scored(lambda prompt, answer: 0.0, "all the same")).run()
     assert (found.trained_on, found.steps) == (0, 0)
-    assert "3 rounds without anything to learn from were left out" in found.notes
+    assert "left out: rounds without anything to learn from (3)" in found.notes
 
 
 def test_one_answer_cannot_be_compared():
@@ -148,3 +148,27 @@ def test_an_error_says_more_at_the_end_of_its_first_line():
     assert noted(ValueError("one\ntwo"), "three").args == ("one; three\ntwo",)
     assert noted(OSError(28, "No space"), "three").strerror == "No space; three"
     assert str(noted(KeyError("a"), "b")) == "'a; b'"
+
+
+def test_scores_are_compared_as_finely_as_the_judge_gave_them(tmp_path):
+    far = Scored(lambda prompt, answer: 1.7e9 + good_words(prompt, answer), "far from 0")
+    one, other = Watched(tmp_path / "near", ON), Watched(tmp_path / "far", ON, judge=far)
+    one.run()
+    found = other.run()
+    assert not any("learn from" in note for note in found.notes)
+    assert all(torch.equal(each, load_file(other.saved)[name]) for name, each in load_file(one.saved).items())
+    huge = Scored(lambda prompt, answer: 1e39 * good_words(prompt, answer), "huge")
+    assert Watched(tmp_path / "huge", ON, judge=huge).run().steps == 6
+
+
+def test_what_is_learned_from_is_no_longer_than_the_limit(tmp_path, monkeypatch):
+    drawn, draw = [], rounds._drawn
+
+    def watched(recipe, source, prompts, seed):
+        rows = draw(recipe, source, prompts, seed)
+        drawn.extend(len(prompt) + len(answer) for prompt, row in zip(prompts, rows, strict=True) for answer in row)
+        return rows
+
+    monkeypatch.setattr(rounds, "_drawn", watched)
+    Watched(tmp_path, ON, limit=9, most=40).run()
+    assert max(drawn) == 9

@@ -51,6 +51,16 @@ def test_a_folder_of_checkpoints_that_others_wrote_is_left_alone(tmp_path, file)
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["result.json", "report.html", "reference.safetensors", "mismatched.safetensors"])
+def test_files_of_others_are_not_written_over(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{name} is of no run of align, without start\.json beside it: choose"):
+        begin(tmp_path, START, False)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    (tmp_path / "start.json").write_text(json.dumps(START))  # then it is ours
+    assert begin(tmp_path, START, False) is None
+
+
 def test_of_a_folder_of_ours_only_torn_checkpoints_go(tmp_path):
     assert begin(tmp_path, START, False) is None
     folder = tmp_path / "checkpoints"

@@ -81,11 +81,11 @@ def test_resuming_is_refused_where_it_would_be_another_run(tmp_path):
     _tune(tmp_path / "parts", few, save=3, steps=9)
     with pytest.raises(ValueError, match="holds checkpoints of an earlier run: resume it, or choose another folder"):
         _tune(tmp_path / "parts", few)
-    with pytest.raises(ValueError, match=r"was begun with another settings: steps was 9 and is 0"):
+    with pytest.raises(ValueError, match=r"was begun with other settings: steps was 9 and is 0"):
         _tune(tmp_path / "parts", few, save=3, resume=True)
-    with pytest.raises(ValueError, match="was begun with another model: it was 'LlamaForCausalLM"):
+    with pytest.raises(ValueError, match=r"was begun with another model$"):
         _tune(tmp_path / "parts", few, save=3, steps=9, resume=True, model=small_llama(seed=1))
-    with pytest.raises(ValueError, match="was begun with another records"):
+    with pytest.raises(ValueError, match=r"was begun with other data$"):
         _tune(tmp_path / "parts", word_pairs(60, seed=1), save=3, steps=9, resume=True)
     with pytest.raises(ValueError, match="there is nothing to resume"):
         _tune(tmp_path / "nothing", resume=True)

@@ -15,6 +15,7 @@ from backchannel.align.write import write  # noqa: E402
 from backchannel.card import find  # noqa: E402
 from backchannel.cli import align, app, methods  # noqa: E402
 from backchannel.cli.made import made  # noqa: E402
+from backchannel.cli.options import reading_answers  # noqa: E402
 from backchannel.lm.answers import Preference  # noqa: E402
 from backchannel.testing.small_models import good_words, small_llama, word_pairs, word_tokenizer  # noqa: E402
 
@@ -108,6 +109,13 @@ def test_every_method_is_made_with_its_own_defaults(place):
     rest_em, arguments = made("rest_em", ["cap=2"])
     assert arguments == {"answers": 32, "cap": 2, "passing": 1.0}
     assert rest_em.select(torch.zeros(3, 32), torch.Generator()).row.tolist() == []  # what is rejected is not imitated
+
+
+def test_what_is_said_twice_is_refused():
+    with pytest.raises(ValueError, match="--set names beta more than once"):
+        made("dpo", ["beta=0.1", "beta=0.5"])
+    with pytest.raises(ValueError, match="--column says twice what prompt is: prompt and chosen"):
+        reading_answers(["prompt=prompt", "prompt=chosen"], None)
 
 
 def test_words_are_arguments():

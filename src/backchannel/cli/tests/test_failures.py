@@ -183,6 +183,36 @@ cli.main()
     assert (done.returncode, done.stderr) == (code, "stopped\n")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_may_write_what_it_has_when_a_signal_comes(number, code):
+    program = f"""
+import os
+from backchannel import cli
+@cli.app.command()
+def work():
+    try:
+        os.kill(os.getpid(), {int(number)})
+        os.kill(os.getpid(), 0)
+    except KeyboardInterrupt:
+        print("half of it")
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "work"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "half of it\n", "stopped\n")
+
+
+def test_what_a_command_says_as_it_exits_is_printed():
+    program = """
+from backchannel import cli
+@cli.app.command()
+def work():
+    raise SystemExit("gave up")
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "work"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "gave up\n")
+
+
 def test_a_signal_ends_the_claims_of_a_family(tmp_path):
     program = f"""
 import os

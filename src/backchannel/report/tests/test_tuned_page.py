@@ -23,7 +23,7 @@ def _tuned(**changes):
         "trained_on": 90, "before": HeldOut(10, 0.6931, 0.5, [0.0] * 10),
         "after": HeldOut(10, 0.5, 0.8, [1.0, 2, -1, 0.5, 0.1, 3, 2, -2, 1, 1]), "drawn": drawn,
         "history": [{"step": i, "loss": 0.7 - 0.01 * i, "margin": 0.1 * i, "accuracy": 0.5} for i in range(1, 20)],
-        "steps": 19, "signal": 0, "seconds": 75.0, "memory": 2_000_000_000, "trainable": 1000,
+        "steps": 19, "finished": True, "signal": 0, "seconds": 75.0, "memory": 2_000_000_000, "trainable": 1000,
         "parameters": 100_000, "versions": {"backchannel": "0"}, "notes": ["one <thing>"],
         "command": "backchannel align",
     }  # fmt: skip
@@ -104,7 +104,7 @@ def test_chance_is_called_so_and_silence_is_told():
 
 
 def test_it_is_written_whole(tmp_path):
-    write_page(_tuned(signal=2), tmp_path / "report.html")
+    write_page(_tuned(finished=False, signal=2), tmp_path / "report.html")
     assert "stopped before the end" in (tmp_path / "report.html").read_text()
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
