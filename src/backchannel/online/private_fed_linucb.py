@@ -48,8 +48,8 @@ was not at hand. For `amplified`, see there: with 100 silos it saves no noise.
     >>> from backchannel.parts.privacy import silo_level, vector_sum
     >>> from backchannel.tasks.linear import linear
     >>> task, meters = linear(arms=3, dimension=3), {"regret": dynamic_regret()}
-    >>> make = lambda protocol: private_fed_linucb(3, 3, silos=50, batch=20, horizon=20_000, protocol=protocol, width=3)
-    >>> at = [play(make(p(1.0, 1e-4)), task, 20_000, meters=meters).final()[0] for p in (vector_sum, silo_level)]
+    >>> make = lambda protocol: private_fed_linucb(3, 3, silos=20, batch=10, horizon=2000, protocol=protocol, width=3)
+    >>> at = [play(make(p(1.0, 1e-4)), task, 2000, meters=meters).final()[0] for p in (vector_sum, silo_level)]
     >>> bool(at[0] < at[1] / 2)
     True
 

@@ -26,9 +26,9 @@ re-ranking, so that a corrected waypoint must be a row of its own.
     >>> from backchannel.meters.regret import dynamic_regret
     >>> from backchannel.online.trajectory_preference_perceptron import trajectory_preference_perceptron
     >>> from backchannel.tasks.checkout_arm import checkout_arm
-    >>> learner, user = trajectory_preference_perceptron(dimension=12), checkout_arm(options=20, dimension=12, seed=1)
-    >>> curve = play(learner, user, 1000, meters={"regret": dynamic_regret()}).curves["regret"][0]
-    >>> bool(curve[-1] < 1000 * curve[0] / 4)
+    >>> learner, user = trajectory_preference_perceptron(dimension=10), checkout_arm(options=10, dimension=10, seed=1)
+    >>> curve = play(learner, user, 100, meters={"regret": dynamic_regret()}).curves["regret"][0]
+    >>> bool(curve[-1] < 100 * curve[0] / 4)
     True
 
 References: jain2013trajectory, shivaswamy2012coactive.

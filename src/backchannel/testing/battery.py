@@ -28,7 +28,7 @@ from backchannel.engine import bind
 from backchannel.live import distribution_of
 from backchannel.loop import Run, copy_state, play
 from backchannel.testing.arena import arena
-from backchannel.testing.interpreted import interpreted
+from backchannel.testing.interpreted import interpreted, shown
 
 Check = Callable[[Method], None]
 
@@ -169,6 +169,12 @@ def check_interpreted(method: Method) -> None:
                 np.testing.assert_allclose(value, file[name], rtol=1e-6, atol=1e-9, err_msg=f"{method.key}: {name}")
 
 
+def check_docstring(method: Method) -> None:
+    """What the docstring shows is so (as plain Python, which check_interpreted compares with what is compiled)."""
+    said = shown(method.module.__name__)
+    assert not said, f"{method.key}: its docstring shows what is not so:\n{said[-2000:]}"
+
+
 def check_million_rounds(method: Method) -> None:
     """A million rounds without overflow or drift."""
     example = dict(method.card.example)
@@ -217,6 +223,7 @@ CHECKS: list[Check] = [
     check_replicates,
     check_no_recompiling,
     check_interpreted,
+    check_docstring,
     check_million_rounds,
     check_regret_bound,
 ]

@@ -132,6 +132,14 @@ def test_a_signal_while_a_round_is_judged_keeps_the_rounds_before(tmp_path, numb
 def test_a_signal_in_the_first_round_leaves_no_model(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _improve(tmp_path, _at(1 + 3, _pressing(signal.SIGINT)))
+    heard = []
+    earlier = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))  # whose owner goes on
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _improve(tmp_path, _at(1 + 3, _pressing(signal.SIGINT)))
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert heard == [signal.SIGINT]
     assert not (tmp_path / "model").exists()
     assert _improve(tmp_path, Scored(good_words, "rule"), rounds=1).steps == 1  # the folder is free
 

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 
 def _tune(folder, objective, resume=False, tell=lambda what, share: None, **settings):
-    quick = {"steps": 7, "batch": 4, "micro": 4, "lora": 2, "learning_rate": 1e-2, "answers": 0, "save": 3}
+    quick = {"steps": 7, "batch": 4, "micro": 4, "lora": 2, "learning_rate": 5e-2, "answers": 0, "save": 3}
     return tune(
         small_llama(initializer_range=0.3), word_tokenizer(), word_pairs(60), objective, folder,
         Settings(**(quick | settings)), resume=resume, tell=tell,

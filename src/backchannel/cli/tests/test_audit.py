@@ -124,11 +124,12 @@ def test_data_without_a_fault_say_so(tmp_path):
 
 def test_columns_have_other_names(tmp_path, rows):
     renamed = [{"ask" if name == "prompt" else name: value for name, value in row.items()} for row in rows]
-    code, _, said = call(write(tmp_path / "other.jsonl", renamed))
+    one, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    code, _, said = call(write(other, renamed))
     assert (code, "--column" in said) == (2, True)
-    same = [call(write(tmp_path / "a.jsonl", rows)), call(tmp_path / "other.jsonl", "--column", "prompt=ask")]
-    own, other = (said.replace("other.jsonl", "a.jsonl").split()[:-2] for _, said, _ in same)  # but for its seconds
-    assert own == other
+    same = [call(write(one, rows)), call(other, "--column", "prompt=ask")]
+    texts = [said.replace("b.jsonl", "a.jsonl").split()[:-2] for _, said, _ in same]  # but for its seconds
+    assert texts[0] == texts[1]
     assert same[0][0] == same[1][0] == 0
 
 
