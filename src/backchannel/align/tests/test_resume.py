@@ -13,6 +13,7 @@ from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.start import losses  # noqa: E402
 from backchannel.align.tune import tune  # noqa: E402
 from backchannel.parts.objectives import Objective, Pairs  # noqa: E402
+from backchannel.preference.bco import bco  # noqa: E402
 from backchannel.preference.dpo import dpo  # noqa: E402
 from backchannel.preference.ipo import ipo  # noqa: E402
 from backchannel.preference.kto import kto  # noqa: E402
@@ -34,7 +35,7 @@ def _weights(folder):
     return load_file(folder / "model" / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("objective", [dpo(0.1), kto(0.1)], ids=["dpo", "kto"])
+@pytest.mark.parametrize("objective", [dpo(0.1), bco(0.1)], ids=["dpo", "bco"])
 @pytest.mark.parametrize("last", [7, 6])
 def test_a_run_that_was_cut_off_behind_a_checkpoint_ends_as_the_whole_run(tmp_path, objective, last):
     whole = _tune(tmp_path, objective)
