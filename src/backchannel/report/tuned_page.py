@@ -59,7 +59,7 @@ def headline(tuned: Tuned) -> str:
         return f"on held-out pairs {_told_apart(tuned.before, tuned.after)}"
     if tuned.after and tuned.before:
         return f"on held-out examples the loss went from {tuned.before.loss:.4g} to {tuned.after.loss:.4g}"
-    return "tuned, and not judged: nothing was held out"
+    return "tuned, and not judged"
 
 
 def _told_apart(before: HeldOut, after: HeldOut) -> str:

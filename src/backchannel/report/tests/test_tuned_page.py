@@ -81,7 +81,7 @@ def test_rounds_are_drawn_against_their_divergence():
             {"drawn": None, "before": HeldOut(10, 0.9), "after": HeldOut(10, 0.5)},
             "on held-out examples the loss went from 0.9 to 0.5",
         ),
-        ({"drawn": None, "after": None, "before": None}, "tuned, and not judged: nothing was held out"),
+        ({"drawn": None, "after": None, "before": None}, "tuned, and not judged"),
     ],
 )
 def test_headlines(changes, said):
