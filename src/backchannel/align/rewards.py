@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backchannel.align.examples import Example
 from backchannel.align.judges import SELDOM, Hearing, Verdict, compared, number
+from backchannel.align.start import room
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Rated, Text, content
 
@@ -47,7 +48,7 @@ class RewardJudge:
 
         self.model, tokenizer, use = load_rewards(folder)
         self.model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        limit = min(limit, getattr(self.model.config, "max_position_embeddings", None) or limit)
+        limit = room(self.model, limit)
         self.encoder = Encoder(tokenizer, limit, prompt_limit=limit - 1, chat=use.get("chat", False))
         self.hearing = Hearing(tries=1, patience=SELDOM)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from backchannel.align.reference import as_reference
+from backchannel.align.start import room
 
 
 class Sampler(Protocol):
@@ -88,8 +89,7 @@ class Transformers:
         from transformers import GenerationConfig
 
         width = max(map(len, prompts))
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or width + self.most
-        positions = min(positions, self.limit or positions)
+        positions = room(self.model, self.limit or width + self.most)
         if width >= positions:
             raise ValueError(f"a prompt of {width:,} tokens leaves no room for an answer within {positions:,}")
         rows = torch.tensor([[self.pad] * (width - len(each)) + each for each in prompts], device=self.model.device)

@@ -55,8 +55,8 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
             raise ValueError(f"{out} holds a model of an earlier run: choose another folder")
         if file.exists() and _begun(file) is None:
             raise ValueError(f"{file} was not written by align: choose another folder")
-        for each in (folder, *(out / name for name in OURS)):
-            if not file.exists() and each.exists() and not (each.is_dir() and not any(each.iterdir())):
+        for each in () if file.exists() else (folder, *(out / name for name in OURS)):
+            if each.exists() and not (each.is_dir() and not any(each.iterdir())):
                 raise ValueError(f"{each} is of no run of align, without start.json beside it: choose another folder")
         for torn in found:  # what was cut off is of no use
             shutil.rmtree(torn, ignore_errors=True)
@@ -219,7 +219,7 @@ def rate(step: int, warm: int, steps: int) -> float:
 
 def room(model: Any, asked: int) -> int:
     """Tokens of prompt and answer, at most: as asked, and no more than the model reads."""
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return min(asked, most) if most else asked
 
 

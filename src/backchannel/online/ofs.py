@@ -46,7 +46,7 @@ averaged in as well.
     >>> run = Run(learner, task, horizon=400, channel=constrained(arms=3, constraints=3)).advance()
     >>> bool((run.trace.actions[200:] == 0).mean() > 0.95)
     True
-    >>> bool((outcomes(task.state, run.trace.actions)[:, 1:].max(axis=1) > 0).mean() < 0.15)
+    >>> bool((outcomes(task.state, run.trace.actions)[:, 1:].max(axis=1) > 0).mean() < 0.1)
     True
 
 References: du2025optimistic, auer2002finite.

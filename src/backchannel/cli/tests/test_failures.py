@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -164,53 +165,48 @@ def test_a_command_that_is_terminated_leaves_nothing(tmp_path, arguments):
     assert not list(work.iterdir())
 
 
-@pytest.mark.parametrize("error", ["RuntimeError", "SystemError"])  # DuckDB's, and that of compiled code
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_that_others_make_an_error_of_is_none(number, code, error):
-    program = f"""
-import os
-from backchannel import cli
-@cli.app.command()
-def query():
-    try:
-        os.kill(os.getpid(), {int(number)})
-        os.kill(os.getpid(), 0)
-    except BaseException:
-        raise {error}("Query interrupted")
-cli.main()
-"""
-    done = subprocess.run([sys.executable, "-c", program, "query"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (code, "stopped\n")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_command_may_write_what_it_has_when_a_signal_comes(number, code):
+def _ended(body):
+    """(exit code, output, errors) of a command that does this."""
     program = f"""
 import os
 from backchannel import cli
 @cli.app.command()
 def work():
-    try:
-        os.kill(os.getpid(), {int(number)})
-        os.kill(os.getpid(), 0)
-    except KeyboardInterrupt:
-        print("half of it")
+{textwrap.indent(textwrap.dedent(body), "    ")}
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", program, "work"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "half of it\n", "stopped\n")
+    return done.returncode, done.stdout, done.stderr
+
+
+def _struck(number, caught):
+    """What a command does that is sent a signal, and what then."""
+    return f"""
+        try:
+            os.kill(os.getpid(), {int(number)})
+            os.kill(os.getpid(), 0)
+        {caught}
+    """
+
+
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "SystemError"])  # DuckDB's, and that of compiled code
+@SIGNALS
+def test_a_signal_that_others_make_an_error_of_is_none(number, code, error):
+    caught = f"except BaseException: raise {error}('Query interrupted')"
+    assert _ended(_struck(number, caught)) == (code, "", "stopped\n")
+
+
+@SIGNALS
+def test_a_command_may_write_what_it_has_when_a_signal_comes(number, code):
+    caught = "except KeyboardInterrupt: print('half of it')"
+    assert _ended(_struck(number, caught)) == (code, "half of it\n", "stopped\n")
 
 
 def test_what_a_command_says_as_it_exits_is_printed():
-    program = """
-from backchannel import cli
-@cli.app.command()
-def work():
-    raise SystemExit("gave up")
-cli.main()
-"""
-    done = subprocess.run([sys.executable, "-c", program, "work"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "gave up\n")
+    assert _ended("raise SystemExit('gave up')") == (1, "", "gave up\n")
 
 
 def test_a_signal_ends_the_claims_of_a_family(tmp_path):
