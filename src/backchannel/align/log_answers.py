@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from backchannel.align.rows import messages_of
+from backchannel.align.messages import messages_of
 from backchannel.feedback import Decision, Feedback, decode, encode
 from backchannel.ledger.problems import LogError, Problems, shortened
 from backchannel.ledger.sources import Source

@@ -5,8 +5,8 @@
     rankings      prompt, responses; ratings, higher is better, or rankings, of which 1 is the best
     all of them   rationale, annotator, id, continues, meta
 
-Texts are plain or lists of messages. What has another name comes with a column map, {what it means: its name}; columns
-that mean nothing here are kept in `meta`.
+Texts are plain or lists of messages. What has another name comes with a column map, {what it means: its name}, or the
+name of a place within a column (`align/places.py`); columns that mean nothing here are kept in `meta`.
 
 Conversations without a prompt column share it: the prompt is the messages with which both begin, and never a part of a
 message. Two plain texts without a prompt are refused, or split behind the last `split` marker where one is given, such
@@ -32,9 +32,11 @@ from typing import Any
 
 import msgspec
 
+from backchannel.align.messages import behind, message_of, messages_in, messages_of, shared
+from backchannel.align.places import found, read_by
 from backchannel.ledger.problems import LogError, nearest, shortened
 from backchannel.lm.answers import Kind, Preference, Ranked, Rated, Record, Text
-from backchannel.lm.protocol import Message, user
+from backchannel.lm.protocol import user
 
 OF_PAIRS = ("chosen", "rejected", "strength", "gap", "score_chosen", "score_rejected")
 OF_SINGLES = ("completion", "label", "score", "messages")
@@ -47,8 +49,6 @@ NEEDED: dict[Kind, tuple[tuple[str, ...], ...]] = {
     "singles": (("completion",), ("messages",)),
     "rankings": (("responses",),),
 }
-OTHER_NAMES = {"human": "user", "gpt": "assistant", "system": "system"}  # where messages are {"from", "value"}
-NOT_READ = ("tool_calls", "function_call", "tool_call_id", "images")
 
 
 class Rows:
@@ -80,10 +80,13 @@ class Rows:
 
     def record(self, row: Mapping[str, Any]) -> Record:
         """What a row says; ValueError says why it says nothing."""
+        values = {meaning: row.get(name) for meaning, name in self.named.items() if meaning not in self.mapped}
         for meaning, name in self.mapped.items():
-            if name not in row:
-                raise ValueError(f"there is no column {name!r} for the {meaning}; {nearest(name, row)}")
-        given = {meaning: row[name] for meaning, name in self.named.items() if row.get(name) is not None}
+            try:
+                values[meaning] = found(row, name)
+            except ValueError as error:
+                raise ValueError(f"the {meaning}: {error}") from None
+        given = {meaning: value for meaning, value in values.items() if value is not None}
         if self.cells:
             given = {name: value for name, value in given.items() if value != "" or name == "prompt"}
         if self.prompts and "prompt" in given:
@@ -91,20 +94,20 @@ class Rows:
             return Rated(self._text("prompt", given["prompt"]), "(none)", **self._more({}, set(), only))
         kind = self._kind(given)
         used = {*USED[kind], *OF_ALL}
-        more = self._more(row, {self.named[meaning] for meaning in used}, given)
+        more = self._more(row, set().union(*(read_by(row, self.named[meaning]) for meaning in used)), given)
         if kind == "pairs":
             return self._pair(given, more)
         return self._single(given, more) if kind == "singles" else self._ranking(given, more)
 
     def _kind(self, given: Mapping[str, Any]) -> Kind:
-        found = [kind for kind, ways in NEEDED.items() if any(all(name in given for name in way) for way in ways)]
+        kinds = [kind for kind, ways in NEEDED.items() if any(all(name in given for name in way) for way in ways)]
         if self.kind is not None:
-            if self.kind in found:
+            if self.kind in kinds:
                 return self.kind
             needed = " or ".join(" and ".join(repr(self.named[name]) for name in way) for way in NEEDED[self.kind])
-            raise ValueError(f"expected {self.kind}, with {needed}" + (f"; found {found[0]}" if found else ""))
-        if found:
-            return found[0]
+            raise ValueError(f"expected {self.kind}, with {needed}" + (f"; found {kinds[0]}" if kinds else ""))
+        if kinds:
+            return kinds[0]
         half = next((name for name in ("chosen", "rejected") if name in given), None)
         if half:
             raise ValueError(f"there is {self.named[half]!r} alone: a pair needs chosen and rejected")
@@ -123,22 +126,22 @@ class Rows:
             if name not in used and value is not None and not (self.cells and value == ""):
                 known[name] = value
                 self.kept[name] = None
-        found: dict[str, Any] = {"meta": known}
+        more: dict[str, Any] = {"meta": known}
         for name in ("rationale", "annotator", "id"):
             value = given.get(name, "")
             if value != "" and value == value:  # tables hold nan where a text is missing
-                found[name] = str(value)
+                more[name] = str(value)
         if "continues" in given:
-            found["continues"] = _truth(self.named["continues"], given["continues"])
-        return found
+            more["continues"] = _truth(self.named["continues"], given["continues"])
+        return more
 
     def _pair(self, given: Mapping[str, Any], more: dict[str, Any]) -> Preference:
         chosen, rejected = (self._text(name, given[name]) for name in ("chosen", "rejected"))
         prompt = self._text("prompt", given["prompt"]) if "prompt" in given else None
         if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(prompt, list):
-            prompt, chosen, rejected = _shared(prompt, chosen, rejected)
+            prompt, chosen, rejected = shared(prompt, chosen, rejected)
         elif isinstance(prompt, list):
-            chosen, rejected = _behind(prompt, chosen), _behind(prompt, rejected)
+            chosen, rejected = behind(prompt, chosen), behind(prompt, rejected)
         elif prompt is None:
             if self.split is None or not isinstance(chosen, str) or not isinstance(rejected, str):
                 raise ValueError(
@@ -170,7 +173,7 @@ class Rows:
             if isinstance(prompt, str) and isinstance(answer, list):
                 prompt = [user(prompt)]
             elif isinstance(prompt, list):
-                answer = _behind(prompt, answer)
+                answer = behind(prompt, answer)
         else:
             told = self._text("messages", given["messages"])
             if not isinstance(told, list):
@@ -186,7 +189,7 @@ class Rows:
         prompt = self._text("prompt", given["prompt"])
         answers = [self._text("responses", each) for each in self._list("responses", given["responses"])]
         if isinstance(prompt, list):
-            answers = [_behind(prompt, answer) for answer in answers]
+            answers = [behind(prompt, answer) for answer in answers]
         elif any(isinstance(answer, list) for answer in answers):
             prompt = [user(prompt)]
         by = next((name for name in ("ratings", "rankings") if name in given), None)
@@ -208,7 +211,7 @@ class Rows:
         if isinstance(value, str):
             return messages_in(value) or value if self.cells else value
         if isinstance(value, Mapping):
-            return [_message(value, 1)]
+            return [message_of(value, 1)]
         if isinstance(value, (list, tuple)) and value:
             return messages_of(value)
         raise ValueError(f"{self.named[meaning]} must be a text or a list of messages, not {shortened(value)}")
@@ -226,64 +229,6 @@ class Rows:
             if not isinstance(value, bool) and (self.cells or not isinstance(value, str)):
                 return float(value)
         raise ValueError(f"{self.named[meaning]} must be a number, not {shortened(value)}")
-
-
-def messages_in(cell: str) -> list[Message] | None:
-    """The messages that a cell holds as JSON; None where it is a text."""
-    if not cell.startswith("["):
-        return None
-    if cell.startswith(("[{'role'", "[{'content'", "[{'from'")):
-        raise ValueError(f"messages in a cell must be JSON, with double quotes, not {shortened(cell)}")
-    try:
-        found = msgspec.json.decode(cell)
-    except msgspec.DecodeError:
-        return None
-    if not found or not all(isinstance(each, dict) and ("role" in each or "from" in each) for each in found):
-        return None
-    return messages_of(found)
-
-
-def messages_of(value: Any) -> list[Message]:
-    """Messages from a list of objects; ValueError names the one that is none."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"expected a list of messages, not {shortened(value)}")
-    return [_message(each, number) for number, each in enumerate(value, 1)]
-
-
-def _message(value: Any, number: int) -> Message:
-    if isinstance(value, Message):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"message {number} must have a role and a content, not be {shortened(value)}")
-    for name in NOT_READ:
-        if value.get(name):
-            raise ValueError(f"message {number} holds {name!r}, which is not read: expected texts alone")
-    role, said = value.get("role"), value.get("content")
-    if role is None and said is None:
-        role, said = OTHER_NAMES.get(str(value.get("from")), value.get("from")), value.get("value")
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"message {number} has the role {role!r}; expected system, user or assistant")
-    if not isinstance(said, str):
-        raise ValueError(f"message {number} must have a text as content, not {shortened(said)}")
-    return Message(role, said)
-
-
-def _shared(prompt: str | None, chosen: list[Message], rejected: list[Message]) -> tuple[Text, Text, Text]:
-    """The prompt that two conversations share, and what each has behind it."""
-    most = min(len(chosen), len(rejected)) - 1
-    same = next((i for i in range(most) if chosen[i] != rejected[i]), most)
-    if prompt is not None and not same:
-        return [user(prompt)], chosen, rejected
-    if prompt is not None and all(message.content.strip() != prompt.strip() for message in chosen[:same]):
-        raise ValueError("the messages that chosen and rejected share do not hold the prompt")
-    if not same:
-        raise ValueError("chosen and rejected share no message, and there is no prompt")
-    return chosen[:same], chosen[same:], rejected[same:]
-
-
-def _behind(prompt: list[Message], answer: Text) -> Text:
-    """An answer without the prompt, where the data repeat it."""
-    return answer[len(prompt) :] if isinstance(answer, list) and answer[: len(prompt)] == prompt else answer
 
 
 def _cut(text: str, marker: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ import duckdb
 import msgspec
 
 from backchannel.align.log_answers import log_lines
-from backchannel.align.rows import messages_in
+from backchannel.align.messages import messages_in
 from backchannel.ledger.convert import beside
 from backchannel.ledger.problems import LogError, no_room, shortened
 from backchannel.ledger.store import first_line, identifier, literal

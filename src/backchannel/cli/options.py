@@ -33,7 +33,8 @@ AnswerColumns = Annotated[
     typer.Option(
         "--column",
         metavar="MEANING=NAME",
-        help="Of a model's answers: what a column means, as in prompt=question; more than once.",
+        help="Of a model's answers: what a column means, as in prompt=question; more than once. It may go into a "
+        "column (responses=completions.text) or name several (responses=a,b).",
         rich_help_panel=MEANINGS,
     ),
 ]

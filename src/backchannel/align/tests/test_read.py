@@ -1,11 +1,13 @@
 """Reading and writing answers: the columns found in data sets, round trips, feedback logs, and bad rows."""
 
+import csv
 import gzip
 import json
 import os
 import tempfile
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,15 +160,66 @@ def test_rankings_as_they_are_found():
     refused({"responses": ["a", "b"], "rankings": [1, 2]}, "there are responses, but no prompt")
 
 
+ULTRA = {
+    "instruction": "q",
+    "models": ["m", "n"],
+    "completions": [
+        {"response": "a", "overall_score": 6.5, "annotations": {"truthfulness": {"Rating": "3"}}, "model": "m"},
+        {"response": "b", "overall_score": 8.0, "annotations": {"truthfulness": {"Rating": "5"}}, "model": "n"},
+    ],
+}
+ULTRA_MAP = {"prompt": "instruction", "responses": "completions.response", "ratings": "completions.overall_score"}
+
+
+def test_values_within_columns_and_lists_of_columns(tmp_path):
+    assert one(ULTRA, columns=ULTRA_MAP) == Ranked("q", ["b", "a"], [8.0, 6.5], meta={"models": ["m", "n"]})
+    rows = [ULTRA, ULTRA | {"instruction": "p"}]
+    (tmp_path / "u.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with duckdb.connect() as db:
+        table = f"(SELECT * FROM read_json('{tmp_path}/u.jsonl'))"
+        db.execute(f"COPY {table} TO '{tmp_path}/u.parquet' (FORMAT parquet)")
+    with open(tmp_path / "u.csv", "w", newline="") as file:
+        cells = [row | {"completions": json.dumps(row["completions"]), "models": "m n"} for row in rows]
+        writer = csv.DictWriter(file, cells[0])
+        writer.writeheader()
+        writer.writerows(cells)
+    for suffix in ("jsonl", "parquet", "csv"):
+        found = list(read(tmp_path / f"u.{suffix}", columns=ULTRA_MAP))
+        assert [(each.prompt, each.answers, each.scores) for each in found] == [
+            (prompt, ["b", "a"], [8.0, 6.5]) for prompt in "qp"
+        ], suffix
+
+    shp = {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 0, "score_A": 3, "score_B": 11}
+    columns = {"prompt": "history", "responses": "human_ref_A, human_ref_B", "ratings": "score_A,score_B"}
+    assert one(shp, columns=columns) == Ranked("q", ["b", "a"], [11.0, 3.0], meta={"labels": 0})
+    assert (
+        one({"q": "q", "a.b,c": "x", "no": "y"}, columns={"prompt": "q", "chosen": "a.b,c", "rejected": "no"}).chosen
+        == "x"
+    )
+    inner = {"prompt": "q", "said": {"good": "a", "bad": {"text": "b"}}}
+    assert one(inner, columns={"chosen": "said.good", "rejected": "said.bad.text"}) == Preference("q", "a", "b")
+
+    for name, message in (
+        ("completion.response", "the responses: there is no column 'completion'; did you mean 'completions'"),
+        ("completions.respons", "the responses: there is no 'respons' in 'completions'; did you mean 'response'"),
+        ("completions.annotations.truth", "there is no 'truth' in 'completions.annotations'; did you mean 'truthf"),
+        ("instruction.text", "the responses: 'instruction' holds no object with 'text' in it"),
+        ("instruction,modles", "the responses: there is no column 'modles'; did you mean 'models'"),
+    ):
+        refused(ULTRA, message, columns=ULTRA_MAP | {"responses": name})
+    lost = [ULTRA["completions"][0] | {"overall_score": None}, ULTRA["completions"][1]]
+    refused(ULTRA | {"completions": lost}, "overall_score must be a number, not None", columns=ULTRA_MAP)
+    refused(ULTRA | {"completions": None}, "found neither chosen and rejected", columns=ULTRA_MAP)
+    refused(shp | {"score_A": None}, "score_A,score_B must be a number, not None", columns=columns)
+
+
 def test_other_names_and_other_kinds():
     row = {"question": "q", "good": "a", "bad": "b", "prompt": "no"}
     columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
     found = read([row], columns=columns)
     assert list(found) == [Preference("q", "a", "b", meta={"prompt": "no"})]
     assert found.notes == ["kept as they are, in meta: the columns 'prompt'"]
-    refused(
-        row, "there is no column 'questions' for the prompt; did you mean 'question", columns={"prompt": "questions"}
-    )
+    refused(row, "the prompt: there is no column 'questions'; did you mean 'question", columns={"prompt": "questions"})
     with pytest.raises(LogError, match="a column map has no 'promt'; did you mean 'prompt'"):
         read([], columns={"promt": "question"})
     refused({"x": 1}, "found neither chosen and rejected, nor a completion, nor responses")
