@@ -20,7 +20,7 @@ from backchannel.serve.service import Service
 
 EACH, WINDOW = 250, 60.0
 CYCLE = BLOCK // (EACH * 4 // 5)  # rounds until what is gathered for the alarms is let go: 4 of 5 decisions count
-CYCLES = 3 * int(os.environ.get("BACKCHANNEL_SOAK", "1"))
+CYCLES = 6 * int(os.environ.get("BACKCHANNEL_SOAK", "1"))
 BLOCKS = 8000  # of memory that come and go, however long it lasts; an open decision has about 20
 
 
@@ -54,5 +54,6 @@ def test_memory_is_flat_under_load(make: Callable[..., Service], default: float 
         if number % CYCLE == 0:
             gc.collect()
             blocks.append(sys.getallocatedblocks())
-    assert blocks[-1] - blocks[1] < BLOCKS, f"memory grows every {EACH * CYCLE} decisions: {blocks}"
+    # What comes and goes with threads only ever adds: the least of three has little of it, and a leak has all of it.
+    assert min(blocks[-3:]) - min(blocks[1:4]) < BLOCKS, f"memory grows every {EACH * CYCLE} decisions: {blocks}"
     assert service.apps["shop"].fold.open < 3 * EACH
