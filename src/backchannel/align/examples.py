@@ -58,7 +58,7 @@ def examples(
             f"an objective over {reads.__name__} cannot learn from records: it needs answers as it draws them"
         )
     left: Counter[str] = Counter()
-    told = _strengths(converted(records, _target(objective), left), objective, left)
+    told = _rankings(_strengths(converted(records, _target(objective), left), objective, left), objective, left)
     explained = reads is Pairs and reads_field(objective, "rationale")
 
     def example(record: Record, name: str) -> Example:
@@ -133,6 +133,16 @@ def _strengths(records: Iterable[Record], objective: Objective[Any], left: Count
             chosen, rejected = (record.rejected, record.chosen) if swap else (record.chosen, record.rejected)
             gap = None if record.gap is None else -record.gap if swap else record.gap
             yield msgspec.structs.replace(record, chosen=chosen, rejected=rejected, gap=gap, strength=None)
+        else:
+            yield record
+
+
+def _rankings(records: Iterable[Record], objective: Objective[Any], left: Counter[str]) -> Iterator[Record]:
+    """Without ties, unless the objective reads scores: an order among equals would be that of the file."""
+    strict = objective.reads is Rankings and not reads_field(objective, "score")
+    for record in records:
+        if strict and isinstance(record, Ranked) and record.scores and len({*record.scores}) < len(record.scores):
+            left["rankings with ties"] += 1
         else:
             yield record
 

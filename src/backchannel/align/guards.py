@@ -59,7 +59,7 @@ class Guards(TrainerCallback):
                     "chosen mean the better answer?"
                 )
         if logs.get("grad_norm") == 0.0:
-            self._say(f"the gradient is 0 (step {step}): is anything trainable?")
+            self._say(f"the gradient is 0 (step {step}): is anything trainable, and do scores or strengths differ?")
 
     def _watch_loss(self, loss: float, step: int) -> None:
         first = loss if self._first is None else self._first

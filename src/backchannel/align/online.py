@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from backchannel.align.asked import Asked
+from backchannel.align.checks import check_judge, check_model, check_objective, checked
 from backchannel.align.ending import noted, saved, written
 from backchannel.align.judges import Judge, told
 from backchannel.align.load import check_tokenizer
@@ -37,7 +38,7 @@ def improve(
     records: Iterable[Record],
     recipe: Recipe | PolicyGradient,
     judge: Judge,
-    out: Path,
+    out: str | Path,
     settings: Settings | None = None,
     *,
     rounds: int = 3,
@@ -72,7 +73,12 @@ def improve(
         FloatingPointError: if a loss is not finite. Rounds before an error, whatever it was, are kept; it says where.
             A signal before the first step ends the call as if nobody had listened.
     """
-    settings = settings or Settings()
+    settings, out = settings or Settings(), Path(out)
+    if not isinstance(recipe, (Recipe, PolicyGradient)):
+        raise ValueError(f"expected a recipe, such as oaif(), not {type(recipe).__name__}; objectives are for tune")
+    check_objective(recipe.objective)
+    check_judge(judge)
+    check_model(model, rewards=False)
     if rounds < 1 or prompts < 1:
         raise ValueError(f"rounds and prompts must be 1 or more, not {rounds} and {prompts}")
     if not settings.lora and not hasattr(model, "peft_config"):
@@ -152,7 +158,7 @@ def _prompts(
             raise RecordError(f"{name}: the prompt has no token")
         return record.prompt, tokens
 
-    found = {tuple(tokens): (text, tokens) for text, tokens in encoder.each(records, asked, skip_bad_rows)}
+    found = {tuple(tokens): (text, tokens) for text, tokens in encoder.each(checked(records), asked, skip_bad_rows)}
     every = list(found.values())
     if len(every) < 2:
         raise ValueError(f"at least two different prompts are needed, to learn from and to judge by, not {len(every)}")

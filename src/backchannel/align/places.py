@@ -25,7 +25,7 @@ from backchannel.ledger.problems import nearest
 
 
 def found(row: Mapping[str, Any], name: str) -> Any:
-    """The value; of several those of each, None if all are.
+    """The value; of several a list.
 
     Raises:
         ValueError: what is not there.
@@ -33,8 +33,7 @@ def found(row: Mapping[str, Any], name: str) -> Any:
     if name in row:
         return row[name]
     if "," in name:
-        each = [found(row, part.strip()) for part in name.split(",")]
-        return None if all(value is None for value in each) else each
+        return [found(row, part.strip()) for part in name.split(",")]
     column, dot, path = name.partition(".")
     if column not in row:
         raise ValueError(f"there is no column {column!r}; {nearest(column, row)}")

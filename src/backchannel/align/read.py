@@ -26,6 +26,7 @@ import duckdb
 import msgspec
 
 from backchannel.align.log_answers import read_log
+from backchannel.align.places import read_by
 from backchannel.align.rows import Rows
 from backchannel.ledger.problems import LogError, Problems, no_room, shortened
 from backchannel.ledger.sources import Source, csv_header, find
@@ -126,7 +127,10 @@ class Reading:
                             others[kind_of(record)] += 1
                     said += left_out(others)
                 else:
-                    rows = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}[each.format](each)
+                    if each.format == "jsonl":
+                        rows = _json_rows(each, self.columns or {})
+                    else:
+                        rows = (_csv_rows if each.format == "csv" else _parquet_rows)(each)
                     yield from self._taken(rows, each.name, each.format != "jsonl", problems, kept)
 
     def _taken(
@@ -155,6 +159,8 @@ def _given(source: Any) -> Iterator[Any]:
         raise LogError(f"the source has parts ({', '.join(map(str, source))}): give one of them")
     if not isinstance(source, Iterable):
         raise LogError(f"the source must be a file or rows, not {shortened(source)}")
+    if hasattr(source, "iterrows"):
+        raise LogError("of a table of pandas, give the rows: table.to_dict('records')")
     for row in source:
         yield row if isinstance(row, Mapping) else ValueError(f"expected a row as a dict, not {shortened(row)}")
 
@@ -176,10 +182,10 @@ def _is_log(source: Source) -> bool:
     return isinstance(first, dict) and first.get("record") in ("decision", "feedback")
 
 
-def _json_rows(source: Source) -> Iterator[Any]:
-    """JSON lines, or one array, or one object with one list of objects."""
+def _json_rows(source: Source, columns: Mapping[str, str]) -> Iterator[Any]:
+    """JSON lines, or one array, or one object with one list of objects, unless it holds a prompt or mapped columns."""
     first = _first_object(source)
-    if isinstance(first, dict) and not any(_holds_rows(each) for each in first.values()):
+    if isinstance(first, dict) and (_goes_on(source) or not any(_holds_rows(each) for each in first.values())):
         yield from _lines(source)
         return
     with source.opened() as file:
@@ -191,9 +197,17 @@ def _json_rows(source: Source) -> Iterator[Any]:
         return
     if isinstance(held, dict):
         lists = [each for each in held.values() if _holds_rows(each)]
-        held = lists[0] if len(lists) == 1 and "prompt" not in held else [held]
+        known = {"prompt"}.union(*(read_by(held, name) for name in columns.values()))
+        held = lists[0] if len(lists) == 1 and known.isdisjoint(held) else [held]
     for row in held if isinstance(held, list) else [held]:
         yield row if isinstance(row, dict) else ValueError(f"expected an object, not {shortened(row)}")
+
+
+def _goes_on(source: Source) -> bool:
+    """Whether a second line follows that is not blank."""
+    with source.opened() as file:
+        texts = (line for line in file if line.removeprefix(b"\xef\xbb\xbf").strip())
+        return next(texts, None) is not None and next(texts, None) is not None
 
 
 def _holds_rows(value: Any) -> bool:

@@ -26,6 +26,7 @@ from torch import Tensor
 from backchannel.align import packing
 from backchannel.align.model import Answers, Logs, evaluating
 from backchannel.align.packing import Prompts
+from backchannel.ledger.convert import beside
 
 START = "start"  # the name of the copy of an adapter that was there before
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
@@ -107,9 +108,8 @@ def kept_logs(
     tokens = torch.cat([torch.zeros(0), *(logs.tokens.float().cpu() for logs in parts)])
     lengths = torch.tensor([len(answer) for each in given for answer in each])
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    unfinished.write_bytes(save({"tokens": tokens, "lengths": lengths}, {"key": key}))
-    unfinished.replace(file)
+    with beside(file) as made:
+        made.write_bytes(save({"tokens": tokens, "lengths": lengths}, {"key": key}))
     return Logs(tokens, lengths)
 
 

@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, kw_only=True):
         for name in ("steps", "lora", "answers", "save", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2^32, not {self.seed}")
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs must be above 0, not {self.epochs}")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):

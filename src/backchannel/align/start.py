@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import resource
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,10 @@ from typing import Any
 import msgspec
 import torch
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 from backchannel import __version__
+from backchannel.align.checkpoints import checkpoints, is_whole, remove
 from backchannel.align.load import adapting
 from backchannel.align.reference import START, keep_start
 from backchannel.align.result import Settings
@@ -25,7 +24,6 @@ from backchannel.ledger.convert import beside
 from backchannel.parts.objectives import Objective, random_batch
 
 FREE = ("micro", "save", "checkpointing")  # settings that change no number
-WHOLE = "whole.json"
 WRITTEN = {"method", "arguments", "settings", "records", "model"}  # what `described` names, and `start.json` holds
 OURS = ("result.json", "report.html", "reference.safetensors", "mismatched.safetensors")  # what a run may write over
 OTHER = {"method": "another method", "arguments": "other arguments", "settings": "other settings"}
@@ -38,18 +36,19 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
 
     `resume` is None for runs that cannot be resumed.
 
-    A checkpoint counts if it was written to its end (`Whole`): one that was cut off is passed over, and a new run takes
-    it away. What others keep in the folder stays as it is.
+    A checkpoint counts if it was written to its end (`checkpoints.py`): one that was cut off is passed over, and taken
+    away as the run begins or goes on. What others keep in the folder stays as it is.
 
     Raises:
         ValueError: where another run or other files lie in the folder, or there is none to resume.
     """
     file, folder = out / "start.json", out / "checkpoints"
-    found = _checkpoints(folder)
-    last = next((each for each in reversed(found) if _is_whole(each)), None)
+    found = checkpoints(folder)
+    last = next((each for each in reversed(found) if is_whole(each)), None)
     if not resume:
         if last:
-            advice = "choose another folder" if resume is None else "resume it, or choose another folder"
+            lost = resume is None or _begun(file) is None
+            advice = "choose another folder" if lost else "resume it, or choose another folder"
             raise ValueError(f"{out} holds checkpoints of an earlier run: {advice}")
         if (out / "model").exists():
             raise ValueError(f"{out} holds a model of an earlier run: choose another folder")
@@ -58,8 +57,7 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
         for each in () if file.exists() else (folder, *(out / name for name in OURS)):
             if each.exists() and not (each.is_dir() and not any(each.iterdir())):
                 raise ValueError(f"{each} is of no run of align, without start.json beside it: choose another folder")
-        for torn in found:  # what was cut off is of no use
-            shutil.rmtree(torn, ignore_errors=True)
+        remove(found)  # what was cut off is of no use
         out.mkdir(parents=True, exist_ok=True)
         with beside(file) as made:
             made.write_text(json.dumps(start, indent=1, default=str))
@@ -76,15 +74,8 @@ def begin(out: Path, start: dict[str, Any], resume: bool | None) -> Path | None:
         if earlier.get(name) != now[name]:
             what = UNLIKE.get(name) or f"{OTHER[name]}: {_differ(earlier.get(name), now[name])}"
             raise ValueError(f"{out} was begun with {what}")
+    remove(each for each in found if not is_whole(each))
     return last
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Folders that are named as checkpoints are, the oldest first."""
-    found = {
-        int(match[1]): each for each in folder.glob("*") if (match := re.fullmatch(r"checkpoint-(\d+)", each.name))
-    }
-    return [found[step] for step in sorted(found) if found[step].is_dir() and not found[step].is_symlink()]
 
 
 def _begun(file: Path) -> dict[str, Any] | None:
@@ -96,29 +87,6 @@ def _begun(file: Path) -> dict[str, Any] | None:
     return (
         start if isinstance(start, dict) and start.keys() >= WRITTEN and isinstance(start["settings"], dict) else None
     )
-
-
-class Whole(TrainerCallback):
-    """Writes down, behind the last file of a checkpoint, what there is in it."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """After a checkpoint was written."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            with beside(folder / WHOLE) as made:
-                made.write_text(json.dumps(_sizes(folder)))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (each for each in sorted(folder.rglob("*")) if each.is_file() and not each.name.startswith("."))
-    return {str(each.relative_to(folder)): each.stat().st_size for each in files if each.name != WHOLE}
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / WHOLE).read_text()) == _sizes(folder))
-    except (OSError, ValueError):
-        return False
 
 
 def described(model: Any, settings: Settings, method: str, arguments: dict[str, Any] | None, records: Any) -> Any:
@@ -172,6 +140,8 @@ def ready(model: Any, settings: Settings, rewards: bool) -> Any:
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not settings.lora and not hasattr(model, "peft_config"):
+        if not any(each.requires_grad for each in model.parameters()):
+            raise ValueError("no weight of the model is trainable: give it an adapter (lora), or set requires_grad")
         return model
     with adapting():
         return _adapted(model, settings, rewards)
@@ -246,7 +216,6 @@ def training_arguments(out: Path, settings: Settings) -> TrainingArguments:
         logging_nan_inf_filter=False,
         save_strategy="steps" if settings.save else "no",
         save_steps=settings.save or 500,
-        save_total_limit=2,
         seed=settings.seed,
         bf16=_half(settings),
         report_to=[],

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from backchannel.align.asked import Asked
 from backchannel.align.baseline import Yardstick, alternating, mismatched
 from backchannel.align.certainty import by_probability
+from backchannel.align.checkpoints import Whole
+from backchannel.align.checks import check_judge, check_model, check_objective, checked
 from backchannel.align.ending import noted, saved, written
 from backchannel.align.evaluate import entangled, held_out, split
 from backchannel.align.examples import Example, examples
@@ -36,7 +38,7 @@ from backchannel.align.reference import kept_logs
 from backchannel.align.result import Entangled, Settings, Tuned
 from backchannel.align.rewards import reward_scores
 from backchannel.align.sampler import Sampler, Transformers
-from backchannel.align.start import Whole, begin, described, losses, outfit, ready, room, training_arguments
+from backchannel.align.start import begin, described, losses, outfit, ready, room, training_arguments
 from backchannel.align.tokens import Encoder
 from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, Pairs, Scores
@@ -51,7 +53,7 @@ def tune(
     tokenizer: Any,
     records: Iterable[Record],
     objective: Objective[Any],
-    out: Path,
+    out: str | Path,
     settings: Settings | None = None,
     *,
     method: str = "",
@@ -84,15 +86,21 @@ def tune(
         ValueError: if records, settings or checkpoints do not fit.
         FloatingPointError: if a loss is not finite.
     """
-    settings = settings or Settings()
+    settings, out = settings or Settings(), Path(out)
+    check_objective(objective)
     objective = by_probability(objective)
     rewards = objective.reads is Scores
+    check_model(model, rewards)
+    if judge is not None:
+        check_judge(judge)
     check_tokenizer(model, tokenizer)
     limit = room(model, settings.limit)
     encoder = Encoder(tokenizer, limit, prompt_limit=settings.prompt_limit, chat=settings.chat)
     tell("reading", 0.0)
-    every, notes = examples(records, encoder, objective, skip_bad_rows)
+    every, notes = examples(checked(records), encoder, objective, skip_bad_rows)
     train, held = split(every, settings.held_out, settings.seed)
+    if settings.held_out and not held:
+        notes.append("nothing was held out to judge by: all records have the same prompt")
     read = [[each.prompt, each.answers, each.facts, *(each.why or ())] for each in every]
     start = described(model, settings, method, arguments, read) | {"losses": losses(objective)}
     checkpoint = begin(out, start, resume)

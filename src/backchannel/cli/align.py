@@ -32,7 +32,10 @@ def align(
         typer.Option(help="A function (prompt, answer) -> score, as module:function.", rich_help_panel=JUDGE),
     ] = None,
     reward_model: Annotated[
-        Path | None, typer.Option(help="A folder of `align --method bradley_terry`.", rich_help_panel=JUDGE)
+        Path | None,
+        typer.Option(
+            help="A folder of `align --method bradley_terry`, or a reward model of the hub.", rich_help_panel=JUDGE
+        ),
     ] = None,
     judge_url: Annotated[
         str | None,

@@ -2,7 +2,8 @@
 
 What a kind cannot hold is counted by name in `left`, so that nothing goes in silence: a tie is no pair, and a ranking
 without scores does not say which of its answers are good. Nor does a score alone: demonstrations are the answers whose
-scores are the highest of what one annotator rated, where another one to the same prompt is scored lower.
+scores are the highest of what one annotator rated, where another one to the same prompt is scored lower; in one
+ranking or in single ratings alike.
 
 - Pairs of a ranking are all its ordered pairs; k answers give k (k - 1) / 2 of them, so that long rankings weigh more.
 - Ratings make rankings, and pairs, where one annotator rated several answers to the same prompt; scores of two people
@@ -113,8 +114,9 @@ def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[R
     scored: Groups = {}
     for record in records:
         if isinstance(record, Ranked):
-            best = record.answers[0]
-        elif isinstance(record, Rated):
+            yield from _best_of(record, left)
+            continue
+        if isinstance(record, Rated):
             if record.good is False:
                 left["answers that are bad"] += 1
                 continue
@@ -137,6 +139,17 @@ def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[R
                 left["answers scored below the best of their prompt"] += 1
             else:
                 yield Rated(each.prompt, each.answer, **_shared(each))
+
+
+def _best_of(ranked: Ranked, left: Counter[str]) -> Iterator[Record]:
+    """The first of an order; of scores the highest, all that have it, if there is a lower one."""
+    scores = ranked.scores or [1.0] + [0.0] * (len(ranked.answers) - 1)
+    best = scores.count(scores[0])
+    if best == len(scores):
+        left["scored answers without a lower score beside them"] += best
+        return
+    for place, answer in enumerate(ranked.answers[:best]):
+        yield Rated(ranked.prompt, answer, **_shared(ranked, f"{place + 1}" if best > 1 else ""))
 
 
 _TO: dict[Target, Callable[[Iterable[Record], Counter[str]], Iterator[Record]]] = {

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -467,3 +468,35 @@ def test_records_become_a_log_and_what_it_cannot_hold_is_said(tmp_path):
     assert list(read(tmp_path / "log.jsonl")) == [Preference("q", "b", "a", id=each.id) for each in turned]
     with pytest.raises(LogError, match="a log cannot hold 'prompt' in meta"):
         write([Rated("q", "a", True, meta={"prompt": "x"})], tmp_path / "x.jsonl", "log")
+
+
+def test_rows_that_hold_lists_of_objects_stream_and_may_be_alone(tmp_path, monkeypatch):
+    file = tmp_path / "u.jsonl"
+    for many in (1, 3):
+        file.write_text("\n" + "".join(json.dumps(ULTRA) + "\n\n" for _ in range(many)))
+        assert [each.answers for each in read(file, columns=ULTRA_MAP)] == [["b", "a"]] * many
+    file.write_text(json.dumps({"version": 1, "data": [ULTRA, ULTRA]}))
+    assert len(list(read(file, columns=ULTRA_MAP))) == 2
+    file.write_text(json.dumps({"version": 1, "data": [ULTRA, ULTRA]}, indent=1))
+    assert len(list(read(file, columns=ULTRA_MAP))) == 2
+
+    padded = ULTRA | {"instruction": "q" * 10_000}
+    file.write_text("".join(json.dumps(padded) + "\n" for _ in range(500)))
+    rows = iter(read(file, columns=ULTRA_MAP))
+    tracemalloc.start()
+    assert sum(1 for _ in rows) == 500
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < file.stat().st_size / 10
+
+
+def test_a_table_of_pandas_is_told_how_to_give_its_rows():
+    class Table:
+        def iterrows(self):
+            raise AssertionError
+
+        def __iter__(self):
+            return iter(["prompt"])
+
+    with pytest.raises(LogError, match=r"of a table of pandas, give the rows: table\.to_dict\('records'\)"):
+        list(read(Table()))

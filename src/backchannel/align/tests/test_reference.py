@@ -1,6 +1,7 @@
 """The reference: the weights without their adapters or a frozen copy, never the trained model; kept with a key."""
 
 import copy
+import resource
 
 import pytest
 
@@ -12,6 +13,7 @@ from backchannel.align import reference  # noqa: E402
 from backchannel.align.model import Answers  # noqa: E402
 from backchannel.align.reference import kept_logs, reference_key, reference_logs  # noqa: E402
 from backchannel.align.tests.tiny_models import ANSWERS, PROMPTS, one_by_one, same, slopes, tiny  # noqa: E402
+from backchannel.ledger.problems import LogError  # noqa: E402
 
 # peft asks transformers in a way that is on its way out.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -183,3 +185,15 @@ def test_known_a_saved_module_is_its_original_in_the_reference():
     )
     frozen = Answers(copy.deepcopy(plain).requires_grad_(False))
     assert reference_key(frozen, PROMPTS, ANSWERS) == reference_key(answers, PROMPTS, ANSWERS)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    answers = Answers(tiny("llama").requires_grad_(False))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(LogError, match=r"reference\.safetensors cannot be written: File too large"):
+            kept_logs(tmp_path / "reference.safetensors", answers, PROMPTS, ANSWERS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*tmp_path.iterdir()]

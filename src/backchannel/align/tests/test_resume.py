@@ -9,6 +9,7 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from backchannel.align.checkpoints import Whole  # noqa: E402
 from backchannel.align.result import Settings  # noqa: E402
 from backchannel.align.start import losses  # noqa: E402
 from backchannel.align.tune import tune  # noqa: E402
@@ -84,3 +85,46 @@ def test_another_loss_is_another_run(tmp_path):
         with pytest.raises(ValueError, match=r"was begun with another loss$"):
             _tune(tmp_path, other, resume=True)
     assert losses(dpo(0.1)) == losses(dpo(0.1)) != losses(dpo(0.9))
+
+
+def _steps(folder):
+    return sorted(int(each.name.split("-")[1]) for each in (folder / "checkpoints").glob("checkpoint-*"))
+
+
+def test_a_whole_checkpoint_stays_until_another_is_whole(tmp_path, monkeypatch):
+    whole = _tune(tmp_path, dpo(0.1))
+    assert _steps(tmp_path) == [6, 7]
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "checkpoints" / "checkpoint-7" / "optimizer.pt").unlink()
+    began = []
+
+    def cut_off(self, args, state, control, **given):
+        began.append((state.global_step, _steps(tmp_path)))
+        raise KeyboardInterrupt  # as if killed when the checkpoint is written, and not yet said to be whole
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Whole, "on_save", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            _tune(tmp_path, dpo(0.1), resume=True)
+    assert began == [(7, [6, 7])]
+    found = _tune(tmp_path, dpo(0.1), resume=True)
+    assert found.after == whole.after
+    assert "resumed at checkpoint-6: the time is that of the steps since" in found.notes
+
+
+def test_a_resumed_run_takes_torn_checkpoints_away_and_saves_as_often_as_is_asked_now(tmp_path):
+    def cut(what, share):
+        if share > 4 / 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _tune(tmp_path, dpo(0.1), tell=cut)
+    assert _steps(tmp_path) == [3]
+    (tmp_path / "checkpoints" / "checkpoint-5").mkdir()
+    with pytest.raises(ValueError, match="steps was 7 and is 9"):
+        _tune(tmp_path, dpo(0.1), resume=True, steps=9)
+    assert _steps(tmp_path) == [3, 5]  # what is refused changes nothing
+    seen = []
+    _tune(tmp_path, dpo(0.1), resume=True, save=1, tell=lambda what, share: seen.append(_steps(tmp_path)))
+    assert [each for each in ([3], [3, 4], [4, 5], [5, 6]) if each not in seen] == []
+    assert _steps(tmp_path) == [6, 7]

@@ -263,3 +263,11 @@ def test_who_is_right_of_pairs_with_strengths_and_ties():
     assert found[:5].tolist() == [1, 0, 1, 1, 0]
     assert torch.isnan(found[5:7]).all()
     assert found[7] == 0.5
+
+
+def test_one_prompt_alone_is_not_held_out(tmp_path):
+    same = [Preference("w1 w2", f" w{3 + i % 5} w{i % 7}", f" w{9 + i}") for i in range(8)]
+    found = _tune(tmp_path, same, steps=1)
+    assert found.before is None
+    assert "nothing was held out to judge by: all records have the same prompt" in found.notes
+    assert not any("held out" in note for note in _tune(tmp_path / "all", same, steps=1, held_out=0.0).notes)

@@ -191,3 +191,21 @@ def test_demonstrations_of_scored_answers_are_the_best_of_their_prompt():
 
 def test_what_was_not_left_out_is_not_counted():
     assert made([Rated("q", "a", True), Rated("q", "b", False)], "pairs") == ([Preference("q", "a", "b")], {})
+
+
+def test_the_best_of_a_ranking_with_scores_is_what_it_would_be_of_single_ratings():
+    def both(*scores):
+        ranked = Ranked("q", list("abc"), list(scores))
+        singles = [Rated("q", answer, score=score) for answer, score in zip("abc", scores, strict=True)]
+        return made([ranked], "demonstrations"), made(singles, "demonstrations")
+
+    for scores, best in (((3, 2, 1), "a"), ((3, 3, 1), "ab"), ((3, 1, 1), "a"), ((2, 2, 2), "")):
+        (of_ranking, left), (of_singles, other) = both(*scores)
+        assert [each.answer for each in of_ranking] == [each.answer for each in of_singles] == list(best), scores
+        equal = "scored answers without a lower score beside them"
+        assert left.get(equal, 0) == other.get(equal, 0) == (0 if best else 3)
+    told = Ranked("q", list("abc"), [3, 3, 1], id="r", annotator="Ada")
+    assert made([told], "demonstrations")[0] == [
+        Rated("q", "a", id="r/1", annotator="Ada"),
+        Rated("q", "b", id="r/2", annotator="Ada"),
+    ]
