@@ -138,7 +138,9 @@ def ready(model: Any, settings: Settings, rewards: bool) -> Any:
     model.config.use_cache = False
     without_dropout(model)
     if settings.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        older = getattr(model, "activation_checkpointing_enable", None) is None  # transformers before 5
+        enable = model.gradient_checkpointing_enable if older else model.activation_checkpointing_enable
+        enable({"use_reentrant": False})
     if not settings.lora and not hasattr(model, "peft_config"):
         if not any(each.requires_grad for each in model.parameters()):
             raise ValueError("no weight of the model is trainable: give it an adapter (lora), or set requires_grad")

@@ -131,6 +131,12 @@ def test_nothing_is_dropped_in_training(rewards):
     assert next(iter(model.peft_config.values())).lora_dropout == 0
 
 
+def test_checkpointing_is_asked_for_by_the_name_that_it_has(recwarn):
+    model = ready(small_llama(), Settings(checkpointing=True), rewards=False)
+    assert model.get_base_model().model.layers[0].gradient_checkpointing
+    assert not [each for each in recwarn if "checkpointing_enable" in str(each.message)]
+
+
 def test_dropout_of_a_loaded_adapter_is_off():
     model = inject_adapter_in_model(LoraConfig(lora_dropout=0.5, target_modules=["q_proj"]), small_llama())
     kept = [each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)]
