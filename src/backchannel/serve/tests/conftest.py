@@ -12,19 +12,26 @@ from backchannel.serve.config import AppConfig, Config, ServiceConfig
 from backchannel.serve.service import Service
 from backchannel.serve.tests.postgres_server import Server, programs
 
-KEYS = ["epsilon_greedy", "thompson", "lin_ucb", "square_cb"]
+
+class Taught(dict[str, Path]):
+    """Key -> a policy file: three options, a number and a category. Each is learned when it is asked for."""
+
+    def __init__(self, folder: Path):
+        rows = [f"{'abc'[i % 3]},{i % 5 == 0:d},0.5,{i % 7},{'xy'[i % 2]}" for i in range(200)]
+        self.log = folder / "log.csv"
+        self.log.write_text("action,reward,propensity,context.size,context.city\n" + "\n".join(rows) + "\n")
+
+    def __missing__(self, key: str) -> Path:
+        _, (policy,) = job.learn(open_log(self.log), [key])
+        self[key] = self.log.with_name(f"{key}.policy")
+        policy.save(self[key])
+        return self[key]
 
 
 @pytest.fixture(scope="session")
-def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Key -> a policy file: three options, a number and a category."""
-    folder = tmp_path_factory.mktemp("policies")
-    rows = [f"{'abc'[i % 3]},{i % 5 == 0:d},0.5,{i % 7},{'xy'[i % 2]}" for i in range(200)]
-    (folder / "log.csv").write_text("action,reward,propensity,context.size,context.city\n" + "\n".join(rows) + "\n")
-    _, learned = job.learn(open_log(folder / "log.csv"), KEYS)
-    for policy in learned:
-        policy.save(folder / f"{policy.key}.policy")
-    return {key: folder / f"{key}.policy" for key in KEYS}
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    """Policy files by the keys of their learners."""
+    return Taught(tmp_path_factory.mktemp("policies"))
 
 
 @pytest.fixture
