@@ -21,7 +21,7 @@ from backchannel.serve.tests.test_fold import same
 
 NAMES = ["a", "b", "c"]
 Make = Callable[..., Service]
-HORIZON, BATCHES = 600, 60
+HORIZON, BATCHES = 300, 30
 SIZES: dict[str, Any] = {"horizon": HORIZON, "budget": BATCHES}
 
 
