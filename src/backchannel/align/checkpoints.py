@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from transformers import TrainerCallback
 
 from backchannel.ledger.convert import beside
@@ -43,7 +44,9 @@ class Whole(TrainerCallback):
         state.save_steps = args.save_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """After a checkpoint was written."""
+        """After a checkpoint was written, by all processes."""
+        if args.world_size > 1:
+            torch.distributed.barrier()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             with beside(folder / WHOLE) as made:

@@ -16,6 +16,7 @@ from backchannel.lm.answers import KINDS, Record
 from backchannel.parts.objectives import Objective, random_batch
 
 TRIED = 8  # made-up examples
+SAID = ("policy", "policy_chosen", "policy_rejected", "rationale", "value", "chosen", "rejected")  # by the model
 
 
 def check_objective(objective: Any) -> None:
@@ -29,7 +30,7 @@ def check_objective(objective: Any) -> None:
     if not isinstance(objective, Objective):
         raise ValueError(f"expected an objective, such as dpo(beta=0.1), not {_named(objective)}")
     some = random_batch(objective.reads, TRIED, seed=0)
-    said = objective(type(some)(*(_learned(each) for each in some)))
+    said = objective(type(some)(*(_given(name, each) for name, each in some._asdict().items())))
     what = "an objective must return one loss for each of n examples, [n], and a NamedTuple of tensors [n] to log"
     if not isinstance(said, tuple) or len(said) != 2 or not isinstance(said[0], Tensor):
         raise ValueError(f"{what}; this one returned {_named(said)}")
@@ -48,9 +49,9 @@ def check_objective(objective: Any) -> None:
 def check_model(model: Any, rewards: bool) -> None:
     """ValueError unless the model has the head that is trained."""
     if rewards and not hasattr(model, "score"):
-        raise ValueError(f"a reward model has a head of one output, and {type(model).__name__} has none: rewards=True")
-    if not rewards and model.get_output_embeddings() is None:
-        raise ValueError(f"{type(model).__name__} is no language model: it has no head that says words")
+        raise ValueError("a reward model has a head of one output: load it by load_model(name, rewards=True)")
+    if not rewards and hasattr(model, "score") and model.get_output_embeddings() is None:
+        raise ValueError(f"{type(model).__name__} scores, and is no language model: load it by load_model(name)")
 
 
 def check_judge(judge: Any) -> None:
@@ -74,8 +75,10 @@ def checked(records: Iterable[Record]) -> Iterator[Record]:
         yield record
 
 
-def _learned(value: Any) -> Any:
-    return value.requires_grad_() if isinstance(value, Tensor) and value.dtype.is_floating_point else value
+def _given(name: str, value: Tensor) -> Tensor:
+    """As training gives it: with a gradient if a model says it, and no leaf, so that it may be changed in place."""
+    own = value.clone()
+    return own.requires_grad_() + 0 if name in SAID else own
 
 
 def _named(value: Any) -> str:

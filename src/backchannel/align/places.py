@@ -33,11 +33,19 @@ def found(row: Mapping[str, Any], name: str) -> Any:
     if name in row:
         return row[name]
     if "," in name:
-        return [found(row, part.strip()) for part in name.split(",")]
+        values = {part.strip(): found(row, part.strip()) for part in name.split(",")}
+        if empty := [part for part, value in values.items() if value is None]:
+            raise ValueError(f"there is nothing in {empty[0]!r}")
+        return [*values.values()]
     column, dot, path = name.partition(".")
     if column not in row:
         raise ValueError(f"there is no column {column!r}; {nearest(column, row)}")
     return _within(_decoded(row[column]), path, column) if dot else row[column]
+
+
+def is_place(name: str) -> bool:
+    """Whether a name may be more than a column's."""
+    return "." in name or "," in name
 
 
 def read_by(row: Mapping[str, Any], name: str) -> set[str]:
@@ -63,9 +71,11 @@ def _within(value: Any, path: str, where: str) -> Any:
 
 
 def _decoded(value: Any) -> Any:
-    """What a cell of a table holds as JSON."""
+    """What a cell of a table holds as JSON; None where it is empty."""
     if not isinstance(value, str):
         return value
+    if not value:
+        return None
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError:

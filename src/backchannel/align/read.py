@@ -87,10 +87,12 @@ class Reading:
         self.columns, self.split, self.skip, self.prompts = columns, split, skip_bad_rows, prompts
         self.notes: list[str] = []
         self._cuts = 0
+        self._parts: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[Record]:
         problems, kept, said = Problems(self.skip), dict[str, None](), list[str]()
         count = self._cuts = 0
+        self._parts = {}
         for record in self.records(problems, kept, said):
             count += 1
             yield record
@@ -100,6 +102,8 @@ class Reading:
         if kept:
             shown = ", ".join(map(repr, list(kept)[:8])) + (", ..." if len(kept) > 8 else "")
             self.notes.append(f"kept as they are, in meta: the columns {shown}")
+        if self._parts:
+            self.notes.append(f"read of their columns, and no more of them: {', '.join(map(repr, self._parts))}")
         if self.split is not None and not self._cuts:
             self.notes.append(f"nothing was split at {self.split!r}: the prompts stand by themselves")
 
@@ -151,6 +155,7 @@ class Reading:
             else:
                 yield record
         self._cuts += maker.cuts
+        self._parts |= maker.parts
 
 
 def _given(source: Any) -> Iterator[Any]:
@@ -183,7 +188,7 @@ def _is_log(source: Source) -> bool:
 
 
 def _json_rows(source: Source, columns: Mapping[str, str]) -> Iterator[Any]:
-    """JSON lines, or one array, or one object with one list of objects, unless it holds a prompt or mapped columns."""
+    """JSON lines, or one array, or one object: a row, if it has a prompt or all mapped columns, else a list of rows."""
     first = _first_object(source)
     if isinstance(first, dict) and (_goes_on(source) or not any(_holds_rows(each) for each in first.values())):
         yield from _lines(source)
@@ -197,8 +202,9 @@ def _json_rows(source: Source, columns: Mapping[str, str]) -> Iterator[Any]:
         return
     if isinstance(held, dict):
         lists = [each for each in held.values() if _holds_rows(each)]
-        known = {"prompt"}.union(*(read_by(held, name) for name in columns.values()))
-        held = lists[0] if len(lists) == 1 and known.isdisjoint(held) else [held]
+        needed = set[str]().union(*(read_by(held, name) for name in columns.values()))
+        row = "prompt" in held or (needed and needed <= held.keys())
+        held = lists[0] if len(lists) == 1 and not row else [held]
     for row in held if isinstance(held, list) else [held]:
         yield row if isinstance(row, dict) else ValueError(f"expected an object, not {shortened(row)}")
 
@@ -213,7 +219,9 @@ def _goes_on(source: Source) -> bool:
 def _holds_rows(value: Any) -> bool:
     """Whether a value is a list of objects that are no messages."""
     return (
-        isinstance(value, list) and bool(value) and all(isinstance(each, dict) and "role" not in each for each in value)
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and each.keys().isdisjoint(("role", "from")) for each in value)
     )
 
 

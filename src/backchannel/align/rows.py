@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from backchannel.align.messages import behind, message_of, messages_in, messages_of, shared
-from backchannel.align.places import found, read_by
+from backchannel.align.places import found, is_place, read_by
 from backchannel.ledger.problems import LogError, nearest, shortened
 from backchannel.lm.answers import Kind, Preference, Ranked, Rated, Record, Text
 from backchannel.lm.protocol import user
@@ -58,6 +58,7 @@ class Rows:
         cells: the source is a table of texts, whose cells may hold messages and `meta` as JSON.
         prompts: of a row with a prompt nothing else is read.
         kept: columns that went to `meta`.
+        parts: places within columns that were read, and the rest of those columns was not.
         cuts: pairs of texts that were split.
     """
 
@@ -73,31 +74,47 @@ class Rows:
             if meaning not in MEANINGS:
                 raise LogError(f"a column map has no {meaning!r}; {nearest(meaning, MEANINGS)}")
         self.named = {**{meaning: meaning for meaning in MEANINGS}, **(columns or {})}
-        self.mapped = dict(columns or {})
+        self.mapped = {meaning: name for meaning, name in (columns or {}).items() if not is_place(name)}
+        self.places = {meaning: name for meaning, name in (columns or {}).items() if is_place(name)}
+        self.columns = {kind: {self.named[each] for each in (*names, *OF_ALL)} for kind, names in USED.items()}
         self.kind, self.split, self.cells, self.prompts = kind, split, cells, prompts
         self.kept: dict[str, None] = {}
+        self.parts: dict[str, None] = {}
         self.cuts = 0
 
     def record(self, row: Mapping[str, Any]) -> Record:
         """What a row says; ValueError says why it says nothing."""
-        values = {meaning: row.get(name) for meaning, name in self.named.items() if meaning not in self.mapped}
         for meaning, name in self.mapped.items():
-            try:
-                values[meaning] = found(row, name)
-            except ValueError as error:
-                raise ValueError(f"the {meaning}: {error}") from None
-        given = {meaning: value for meaning, value in values.items() if value is not None}
+            if name not in row:
+                raise ValueError(f"the {meaning}: there is no column {name!r}; {nearest(name, row)}")
+        given = {meaning: row[name] for meaning, name in self.named.items() if row.get(name) is not None}
+        if self.places:
+            given |= self._placed(row)
         if self.cells:
             given = {name: value for name, value in given.items() if value != "" or name == "prompt"}
         if self.prompts and "prompt" in given:
             only: dict[str, Any] = {name: given[name] for name in ("prompt", "id", "continues") if name in given}
             return Rated(self._text("prompt", given["prompt"]), "(none)", **self._more({}, set(), only))
         kind = self._kind(given)
-        used = {*USED[kind], *OF_ALL}
-        more = self._more(row, set().union(*(read_by(row, self.named[meaning]) for meaning in used)), given)
+        used = self.columns[kind]
+        if self.places:
+            used = used.union(*(read_by(row, name) for name in used & {*self.places.values()}))
+        more = self._more(row, used, given)
         if kind == "pairs":
             return self._pair(given, more)
         return self._single(given, more) if kind == "singles" else self._ranking(given, more)
+
+    def _placed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands at places within columns, or in several."""
+        values = {}
+        for meaning, name in self.places.items():
+            try:
+                values[meaning] = found(row, name)
+            except ValueError as error:
+                raise ValueError(f"the {meaning}: {error}") from None
+            if name not in row:
+                self.parts |= dict.fromkeys(part.strip() for part in name.split(",") if "." in part)
+        return {meaning: value for meaning, value in values.items() if value is not None}
 
     def _kind(self, given: Mapping[str, Any]) -> Kind:
         kinds = [kind for kind, ways in NEEDED.items() if any(all(name in given for name in way) for way in ways)]
@@ -129,6 +146,8 @@ class Rows:
         more: dict[str, Any] = {"meta": known}
         for name in ("rationale", "annotator", "id"):
             value = given.get(name, "")
+            if isinstance(value, (list, Mapping)):
+                raise ValueError(f"the {name} must be a text or a number, not {shortened(value)}")
             if value != "" and value == value:  # tables hold nan where a text is missing
                 more[name] = str(value)
         if "continues" in given:

@@ -148,6 +148,8 @@ def _best_of(ranked: Ranked, left: Counter[str]) -> Iterator[Record]:
     if best == len(scores):
         left["scored answers without a lower score beside them"] += best
         return
+    if ranked.scores:
+        left["answers scored below the best of their prompt"] += len(scores) - best
     for place, answer in enumerate(ranked.answers[:best]):
         yield Rated(ranked.prompt, answer, **_shared(ranked, f"{place + 1}" if best > 1 else ""))
 

@@ -1,5 +1,6 @@
-"""What is handed over by mistake is one sentence, said before anything is read, trained or written."""
+"""What is handed over by mistake is one sentence, said before anything is trained."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="objectives are torch's")
@@ -25,6 +26,13 @@ def _loss(pairs):
     return -torch.nn.functional.logsigmoid(margin(pairs, 0.1))
 
 
+def _in_place(pairs):
+    weight = torch.tensor(np.clip(pairs.strength.clamp_(0.6, 0.9).numpy(), 0.7, 1.0))
+    gap = pairs.policy_chosen
+    gap -= pairs.policy_rejected
+    return -weight * gap, Info(gap.detach())
+
+
 @pytest.mark.parametrize(
     ("loss", "sentence"),
     [
@@ -35,6 +43,7 @@ def _loss(pairs):
         (lambda p: (_loss(p), {"margin": _loss(p)}), "what this one logs is dict "),
         (lambda p: (_loss(p), None), "what this one logs is NoneType None"),
         (lambda p: (_loss(p), Info(_loss(p).mean())), r"of 8 examples its margin is a tensor of shape \[\]"),
+        (lambda p: (p.strength * p.reference_chosen, Info(_loss(p).detach())), "loss has no gradient: was it detached"),
         (lambda p: (_loss(p).detach(), Info(_loss(p).detach())), "loss has no gradient: was it detached"),
     ],
 )  # fmt: skip
@@ -43,6 +52,7 @@ def test_an_objective_returns_one_loss_for_each_example(tmp_path, loss, sentence
         tune(small_llama(), word_tokenizer(), word_pairs(9), Objective(loss, Pairs), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     check_objective(Objective(lambda p: (_loss(p), Info(_loss(p).detach())), Pairs))
+    check_objective(Objective(_in_place, Pairs))
     check_objective(Objective(lambda p: (-p.policy_rejected.exp().log1p(), Info(_loss(p).detach())), Pairs))
 
 
@@ -55,8 +65,8 @@ def _classifier():
     [
         ({"objective": dpo}, "expected an objective, such as .*, not function <function dpo"),
         ({"objective": oaif()}, "expected an objective, such as .*, not Recipe"),
-        ({"objective": bradley_terry()}, "LlamaForCausalLM has none: rewards=True"),
-        ({"model": _classifier}, "LlamaForSequenceClassification is no language model"),
+        ({"objective": bradley_terry()}, r"a reward model .* load_model\(name, rewards=True\)"),
+        ({"model": _classifier}, "LlamaForSequenceClassification scores, and is no language"),
         ({"records": [{"prompt": "w1", "chosen": "w2", "rejected": "w3"}]}, "records must be .*, not dict {'p"),
         ({"records": "prefs.jsonl"}, "records must be those of backchannel.align.read.read, not str 'p'"),
         ({"records": [*word_pairs(9), None]}, "records must be those of .*, not NoneType"),
@@ -85,7 +95,7 @@ def test_what_tune_cannot_take(tmp_path, change, sentence):
         ({"judge": lambda prompt, answer: 1.0}, r"a judge takes prompts, first and second answers, and function"),
         ({"judge": None}, "a judge takes prompts, .* and NoneType None does not"),
         ({"records": [{"prompt": "w1"}]}, "records must be those of backchannel.align.read.read, not dict"),
-        ({"model": _classifier}, "LlamaForSequenceClassification is no language model"),
+        ({"model": _classifier}, "LlamaForSequenceClassification scores, and is no language"),
     ],
 )
 def test_what_improve_cannot_take(tmp_path, change, sentence):

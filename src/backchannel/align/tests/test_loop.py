@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("peft", reason="adapters are those of peft")
 from torch.distributed.fsdp import fully_shard  # noqa: E402
 from transformers import TrainerCallback, TrainingArguments  # noqa: E402
 
+from backchannel.align.checkpoints import Whole, checkpoints, is_whole  # noqa: E402
 from backchannel.align.examples import batch, examples, reads_field, weights  # noqa: E402
 from backchannel.align.guards import PATIENCE, Guards  # noqa: E402
 from backchannel.align.loop import Interrupt, Loop, Progress  # noqa: E402
@@ -107,7 +110,21 @@ def one_of_two(rank, folder):
     loop = _loop(folder, TOKENS, micro=2, ddp_backend="gloo")
     loop.train()
     torch.save(_weights(loop), f"{folder}/{rank}.pt")
+    _a_checkpoint_is_whole_when_all_have_written(int(rank), Path(folder) / "saved")
     _sharded_gradients_are_those_of_the_whole(int(rank))
+
+
+def _a_checkpoint_is_whole_when_all_have_written(rank, folder):
+    class Slow(Loop):
+        def _save_rng_state(self, *given):
+            time.sleep(0.5 * rank)
+            super()._save_rng_state(*given)
+
+    loop = _loop(folder, TOKENS, callbacks=[Whole()], micro=2, ddp_backend="gloo", save_strategy="steps", save_steps=1)
+    loop.__class__ = Slow
+    loop.train()
+    torch.distributed.barrier()
+    assert [is_whole(each) for each in checkpoints(folder)] == [True] * 2  # the last two of three
 
 
 def _sharded_gradients_are_those_of_the_whole(rank):

@@ -211,7 +211,18 @@ def test_values_within_columns_and_lists_of_columns(tmp_path):
     lost = [ULTRA["completions"][0] | {"overall_score": None}, ULTRA["completions"][1]]
     refused(ULTRA | {"completions": lost}, "overall_score must be a number, not None", columns=ULTRA_MAP)
     refused(ULTRA | {"completions": None}, "found neither chosen and rejected", columns=ULTRA_MAP)
-    refused(shp | {"score_A": None}, "score_A,score_B must be a number, not None", columns=columns)
+    refused(shp | {"score_A": None}, "the ratings: there is nothing in 'score_A'", columns=columns)
+    refused(
+        ULTRA,
+        r"the annotator must be a text or a number, not \['m', 'n'\]",
+        columns=ULTRA_MAP | {"annotator": "completions.model"},
+    )
+    found = read([ULTRA], columns=ULTRA_MAP)
+    assert len(list(found)) == 1
+    assert found.notes == [
+        "kept as they are, in meta: the columns 'models'",
+        "read of their columns, and no more of them: 'completions.response', 'completions.overall_score'",
+    ]
 
 
 def test_other_names_and_other_kinds():
@@ -477,6 +488,12 @@ def test_rows_that_hold_lists_of_objects_stream_and_may_be_alone(tmp_path, monke
         assert [each.answers for each in read(file, columns=ULTRA_MAP)] == [["b", "a"]] * many
     file.write_text(json.dumps({"version": 1, "data": [ULTRA, ULTRA]}))
     assert len(list(read(file, columns=ULTRA_MAP))) == 2
+    named = {"prompt": "q", "chosen": "a", "rejected": "b", "annotator": "name"}
+    file.write_text(json.dumps({"name": "set", "data": [{"name": "Ada", "q": "x", "a": "y", "b": "z"}]}))
+    assert [each.annotator for each in read(file, columns=named)] == ["Ada"]
+    talk = {"messages": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}
+    file.write_text(json.dumps(talk))
+    assert list(read(file)) == [one(talk)]
     file.write_text(json.dumps({"version": 1, "data": [ULTRA, ULTRA]}, indent=1))
     assert len(list(read(file, columns=ULTRA_MAP))) == 2
 

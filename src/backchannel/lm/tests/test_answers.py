@@ -203,7 +203,9 @@ def test_the_best_of_a_ranking_with_scores_is_what_it_would_be_of_single_ratings
         (of_ranking, left), (of_singles, other) = both(*scores)
         assert [each.answer for each in of_ranking] == [each.answer for each in of_singles] == list(best), scores
         equal = "scored answers without a lower score beside them"
-        assert left.get(equal, 0) == other.get(equal, 0) == (0 if best else 3)
+        assert (
+            left == other == ({"answers scored below the best of their prompt": 3 - len(best)} if best else {equal: 3})
+        )
     told = Ranked("q", list("abc"), [3, 3, 1], id="r", annotator="Ada")
     assert made([told], "demonstrations")[0] == [
         Rated("q", "a", id="r/1", annotator="Ada"),
