@@ -1,7 +1,7 @@
 """Property tests draw the same examples in every run; HYPOTHESIS_PROFILE=search draws new ones.
 
 What is imported while tests are collected stays for good: the garbage collector hardly looks at it then, and not at
-all afterwards (a third of the time of collecting, and a tenth of that of tests that compile).
+all afterwards (a fifth of the time of collecting, and a tenth of that of tests that compile).
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""What a caller in Python may hand over by mistake, said before anything is read or trained.
+"""What a caller in Python may hand over by mistake, said before anything is trained.
 
 The command line cannot make these mistakes; a notebook can.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from backchannel.ledger.problems import shortened
-from backchannel.lm.answers import KINDS, Record
+from backchannel.lm.answers import Record
 from backchannel.parts.objectives import Objective, random_batch
 
 TRIED = 8  # made-up examples
@@ -70,7 +70,7 @@ def check_judge(judge: Any) -> None:
 def checked(records: Iterable[Record]) -> Iterator[Record]:
     """The records; ValueError at what is none."""
     for record in records:
-        if not isinstance(record, tuple(KINDS.values())):
+        if not isinstance(record, Record):
             raise ValueError(f"records must be those of backchannel.align.read.read, not {_named(record)}")
         yield record
 

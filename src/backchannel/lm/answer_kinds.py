@@ -143,13 +143,12 @@ def _demonstrations(records: Iterable[Record], left: Counter[str]) -> Iterator[R
 
 def _best_of(ranked: Ranked, left: Counter[str]) -> Iterator[Record]:
     """The first of an order; of scores the highest, all that have it, if there is a lower one."""
-    scores = ranked.scores or [1.0] + [0.0] * (len(ranked.answers) - 1)
-    best = scores.count(scores[0])
-    if best == len(scores):
+    best = 1 if ranked.scores is None else ranked.scores.count(ranked.scores[0])
+    if best == len(ranked.answers):
         left["scored answers without a lower score beside them"] += best
         return
-    if ranked.scores:
-        left["answers scored below the best of their prompt"] += len(scores) - best
+    if ranked.scores is not None:
+        left["answers scored below the best of their prompt"] += len(ranked.answers) - best
     for place, answer in enumerate(ranked.answers[:best]):
         yield Rated(ranked.prompt, answer, **_shared(ranked, f"{place + 1}" if best > 1 else ""))
 

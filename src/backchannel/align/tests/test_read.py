@@ -211,6 +211,9 @@ def test_values_within_columns_and_lists_of_columns(tmp_path):
     lost = [ULTRA["completions"][0] | {"overall_score": None}, ULTRA["completions"][1]]
     refused(ULTRA | {"completions": lost}, "overall_score must be a number, not None", columns=ULTRA_MAP)
     refused(ULTRA | {"completions": None}, "found neither chosen and rejected", columns=ULTRA_MAP)
+    (tmp_path / "empty.csv").write_text("instruction,completions\nq,\n")
+    with pytest.raises(LogError, match="row 1: found neither chosen and rejected"):
+        list(read(tmp_path / "empty.csv", columns=ULTRA_MAP))
     refused(shp | {"score_A": None}, "the ratings: there is nothing in 'score_A'", columns=columns)
     refused(
         ULTRA,

@@ -468,5 +468,5 @@ def test_when_the_store_dies_the_worker_is_told_and_goes_on_with_another_from_it
     began = time.monotonic()
     with pytest.raises(ConnectionError, match=r"the store has not answered within 0\.3 seconds"):
         resumed.step(_closures(again, 1))
-    assert time.monotonic() - began < 20  # `patience` is 30
+    assert time.monotonic() - began < 5
     assert torch.equal(again.detach(), kept)
